@@ -1,0 +1,1 @@
+"""Learning from judgements: generation, filters, training sets, TRL trainers, evaluation."""

@@ -1,0 +1,1 @@
+"""Recipes shipped with the package; `handloom init` copies them into a project."""

@@ -1,0 +1,1 @@
+"""People judging model outputs: guidelines, Argilla, the ledger, agreement and consensus."""

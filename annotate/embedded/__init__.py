@@ -1,0 +1,1 @@
+"""The real Argilla server and web page without Docker, Elasticsearch or Redis."""

@@ -1,0 +1,447 @@
+"""The tables of the loop: Arrow schemas, Parquet in and out, and the import format.
+
+Every table that one step hands to another is Parquet with one of the schemas in `SCHEMAS`. Ids are
+deterministic: the same content gives the same id on every machine, so a step that runs twice adds
+nothing. JSONL comes in at the edge, through `read_import`; a line that cannot be used is kept in the
+`quarantine` table with its file, line and reason.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from annotate.errors import InputError, ProjectError
+
+MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+ROLES = ("system", "user", "assistant")
+
+_TEXT, _TEXTS = pa.string(), pa.list_(pa.string())
+_COUNT, _REAL = pa.int32(), pa.float64()
+
+SCHEMAS: dict[str, pa.Schema] = {
+    "prompts": pa.schema(
+        {
+            "prompt_id": _TEXT,
+            "messages": MESSAGES,
+            "source": _TEXT,
+            "split": _TEXT,  # "train" or "eval"
+            "metadata": _TEXT,  # a JSON object
+        }
+    ),
+    "outputs": pa.schema(
+        {
+            "output_id": _TEXT,
+            "prompt_id": _TEXT,
+            "model": _TEXT,
+            "completion": _TEXT,
+            "sampling": _TEXT,  # a JSON object: temperature, top_p, seed, …
+            "tokens": _COUNT,
+            "logprob": _REAL,  # natural log, summed over the completion's tokens
+        }
+    ),
+    "items": pa.schema(
+        {
+            "item_id": _TEXT,
+            "prompt_id": _TEXT,
+            "output_ids": _TEXTS,  # in the order shown
+            "kind": _TEXT,
+            "guideline": _TEXT,  # "preference@v1"
+            "batch": _TEXT,  # the Argilla dataset that shows it
+        }
+    ),
+    # One row a (item, annotator, question, output); a response without answers has question null.
+    "responses": pa.schema(
+        {
+            "item_id": _TEXT,
+            "annotator": _TEXT,
+            "question": _TEXT,
+            "value": _TEXT,  # JSON in terms of output ids: the order shown is already undone
+            "status": _TEXT,
+            "time": pa.timestamp("us", tz="UTC"),
+            "seconds": _REAL,
+            "guideline": _TEXT,
+        }
+    ),
+    # One row a pair, with output_a < output_b; positive and `a` mean that output_a is better.
+    "judgements": pa.schema(
+        {
+            "pair_id": _TEXT,
+            "prompt_id": _TEXT,
+            "output_a": _TEXT,
+            "output_b": _TEXT,
+            "votes_a": _COUNT,
+            "votes_b": _COUNT,
+            "ties": _COUNT,
+            "votes": _COUNT,
+            "both_bad": _COUNT,
+            "flags": _TEXTS,  # "<output_id>:unsafe", whoever raised it
+            "vote_share": _REAL,  # of a, a tie counting half
+            "posterior": _REAL,  # that a beats b
+            "strength_mean": _REAL,  # -3 to 3
+            "margin": _REAL,  # |strength_mean| / 3
+            "weighted_a": _REAL,  # votes weighted by each annotator's reliability
+            "weighted_b": _REAL,
+            "method": _TEXT,
+            "annotators": _TEXTS,
+            "guideline": _TEXT,
+        }
+    ),
+    "decisions": pa.schema(
+        {
+            "pair_id": _TEXT,
+            "prompt_id": _TEXT,
+            "kept": pa.bool_(),
+            "rule": _TEXT,  # the first that dropped it
+            "threshold": _TEXT,
+            "value": _TEXT,
+            "votes": _TEXT,  # "2-1-0": for a, for b, ties
+            "reasons": _TEXT,  # JSON: every rule that would have dropped it
+        }
+    ),
+    "sft": pa.schema(
+        {
+            "row_id": _TEXT,
+            "prompt_id": _TEXT,
+            "prompt": MESSAGES,
+            "completion": MESSAGES,
+            "source": _TEXT,  # "correction", "winner" or "demonstration"
+            "pair_id": _TEXT,
+            "item_id": _TEXT,
+            "output_id": _TEXT,
+            "annotator": _TEXT,
+            "split": _TEXT,
+        }
+    ),
+    "preference": pa.schema(
+        {
+            "row_id": _TEXT,
+            "prompt_id": _TEXT,
+            "pair_id": _TEXT,
+            "prompt": MESSAGES,
+            "chosen": MESSAGES,
+            "rejected": MESSAGES,
+            "margin": _REAL,
+            "chosen_output": _TEXT,
+            "rejected_output": _TEXT,
+            "split": _TEXT,
+        }
+    ),
+    "scores": pa.schema(
+        {
+            "prompt_id": _TEXT,
+            "output_id": _TEXT,
+            "model": _TEXT,
+            "versus_output": _TEXT,
+            "versus_model": _TEXT,
+            "outcome": _REAL,  # 1 a win of output_id, 0.5 a tie, 0 a loss
+            "judged_by": _TEXT,  # "people" or "scorer:<name>"
+            "votes": _COUNT,
+            "score": _REAL,
+            "versus_score": _REAL,
+            "tokens": _COUNT,
+            "versus_tokens": _COUNT,
+        }
+    ),
+    "failures": pa.schema(
+        {
+            "failure_id": _TEXT,
+            "prompt_id": _TEXT,
+            "output_id": _TEXT,
+            "model": _TEXT,
+            "versus_output": _TEXT,
+            "versus_model": _TEXT,
+            "why": _TEXT,  # "lost", "tied" or "thin evidence"
+            "outcome": _REAL,
+            "judged_by": _TEXT,
+            "votes": _COUNT,
+            "score": _REAL,
+            "versus_score": _REAL,
+            "prompt_text": _TEXT,
+            "completion": _TEXT,
+            "versus_completion": _TEXT,
+        }
+    ),
+    "quarantine": pa.schema(
+        {
+            "file": _TEXT,
+            "line": pa.int64(),
+            "id": _TEXT,
+            "reason": _TEXT,
+            "content": _TEXT,
+        }
+    ),
+}
+
+
+def content_id(prefix: str, *parts: object) -> str:
+    """Name a thing by its content: `prefix-` and 16 hex digits of sha256 over the parts.
+
+    Parts are joined as a JSON array, so ("a", "bc") and ("ab", "c") differ.
+    """
+    text = json.dumps([str(part) for part in parts], ensure_ascii=False)
+    return f"{prefix}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+
+def table_from_rows(name: str, rows: Iterable[Mapping[str, Any]]) -> pa.Table:
+    """Build the table `name` from dictionaries; a missing column is null, an unknown one an error."""
+    rows = list(rows)
+    schema = SCHEMAS[name]
+    unknown = {key for row in rows for key in row} - set(schema.names)
+    if unknown:
+        raise ValueError(f"table {name} has no column {sorted(unknown)}")
+    return pa.Table.from_pylist(rows, schema=schema)
+
+
+def conform(name: str, table: pa.Table) -> pa.Table:
+    """Order and cast a table's columns to the schema of `name`; a missing column becomes null.
+
+    Raises:
+        ValueError: a column does not belong to the table, or does not cast without loss.
+    """
+    schema = SCHEMAS[name]
+    unknown = set(table.column_names) - set(schema.names)
+    if unknown:
+        raise ValueError(f"table {name} has no column {sorted(unknown)}")
+    columns = [
+        table[column.name].cast(column.type)
+        if column.name in table.column_names
+        else pa.nulls(table.num_rows, column.type)
+        for column in schema
+    ]
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+def write_table(path: Path, name: str, table: pa.Table) -> None:
+    """Write `table` as Parquet under the schema of `name`."""
+    pq.write_table(conform(name, table), path, compression="zstd")
+
+
+def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """Read one of our Parquet tables.
+
+    Raises:
+        ProjectError: the file is missing or is not Parquet.
+    """
+    try:
+        return pq.read_table(path, columns=list(columns) if columns is not None else None)
+    except FileNotFoundError:
+        raise ProjectError("table not found", where=str(path)) from None
+    except pa.ArrowInvalid as error:
+        raise ProjectError(
+            f"not a readable Parquet table ({error})",
+            where=str(path),
+            remedy="`handloom verify` says which runs are damaged",
+        ) from None
+
+
+def text_message(role: str, content: str) -> dict[str, str]:
+    """One turn of a conversation."""
+    return {"role": role, "content": content}
+
+
+def flat_text(messages: Sequence[Mapping[str, str]]) -> str:
+    """A conversation as one text: a lone user turn as it is, several turns with their roles."""
+    if len(messages) == 1 and messages[0]["role"] == "user":
+        return messages[0]["content"]
+    return "\n\n".join(f"{turn['role']}: {turn['content']}" for turn in messages)
+
+
+@dataclass
+class Imported:
+    """What an import file held: `prompts`, `outputs` and `quarantine`, as tables."""
+
+    prompts: pa.Table
+    outputs: pa.Table
+    quarantine: pa.Table
+    merged: int = 0  # lines that repeated an earlier line's id and content
+
+
+class _BadLineError(Exception):
+    """Why one line of an import file cannot be used, with the id it gave itself."""
+
+    def __init__(self, reason: str, row_id: str | None = None) -> None:
+        super().__init__(reason)
+        self.reason, self.row_id = reason, row_id
+
+
+@dataclass
+class _Collector:
+    """Rows read so far; merges a repeated line, refuses a repeated id with other content."""
+
+    source: str
+    split: str
+    prompts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    outputs: list[dict[str, Any]] = field(default_factory=list)
+    digests: dict[str, tuple[str, int]] = field(default_factory=dict)
+    merged: int = 0
+
+    def add(self, row: Any, line: int) -> None:
+        if not isinstance(row, dict):
+            raise _BadLineError(f"a line must be a JSON object, this is a {type(row).__name__}")
+        row_id = _row_id(row)
+        messages = _messages(row.get("prompt"), row_id)
+        outputs = _outputs(row.get("outputs"), row_id)
+        metadata = row.get("metadata") or {}
+        if not isinstance(metadata, dict):
+            raise _BadLineError('"metadata" must be an object', row_id)
+        unknown = sorted(set(row) - {"id", "prompt", "outputs", "metadata"})
+        if unknown:
+            raise _BadLineError(f'unknown key "{unknown[0]}"; put it under "metadata"', row_id)
+        content = json.dumps([messages, outputs], sort_keys=True, ensure_ascii=False)
+        prompt_id = row_id or content_id("p", content)
+        digest = hashlib.sha256(content.encode()).hexdigest()
+        if prompt_id in self.digests:
+            known, first = self.digests[prompt_id]
+            if known == digest:
+                self.merged += 1
+                return
+            raise _BadLineError(f"this id stands on line {first} with other content", row_id)
+        self.digests[prompt_id] = digest, line
+        self.prompts[prompt_id] = {
+            "prompt_id": prompt_id,
+            "messages": messages,
+            "source": self.source,
+            "split": self.split,
+            "metadata": json.dumps(metadata, sort_keys=True, ensure_ascii=False),
+        }
+        self.outputs += output_rows(prompt_id, outputs)
+
+
+def output_rows(
+    prompt_id: str, outputs: Sequence[tuple[str, str]], sampling: str = "{}"
+) -> list[dict[str, Any]]:
+    """Rows of `outputs` for one prompt's (model, completion) pairs.
+
+    The same model may give the same completion twice; its id then counts the repetition.
+    """
+    seen: dict[tuple[str, str], int] = {}
+    rows = []
+    for model, text in outputs:
+        repetition = seen[model, text] = seen.get((model, text), -1) + 1
+        rows.append(
+            {
+                "output_id": content_id("o", prompt_id, model, repetition, text),
+                "prompt_id": prompt_id,
+                "model": model,
+                "completion": text,
+                "sampling": sampling,
+            }
+        )
+    return rows
+
+
+def read_import(path: Path, *, split: str = "train") -> Imported:
+    """Read DESIGN's import format, one JSON object a line.
+
+    `{"id"?, "prompt": text or messages, "outputs": [{"model", "text"}, …], "metadata"?}`. A repeated
+    line is merged; a bad one goes to `quarantine` with its reason and the others are still read.
+    One pass, memory in proportion to the file.
+
+    Raises:
+        InputError: the file cannot be read, or holds no usable line.
+    """
+    collector = _Collector(source=path.name, split=split)
+    quarantine: list[dict[str, Any]] = []
+    try:
+        with path.open("rb") as lines:
+            for number, raw in enumerate(lines, start=1):
+                if not raw.strip():
+                    continue
+                try:
+                    collector.add(_parse(raw), number)
+                except _BadLineError as bad:
+                    quarantine.append(
+                        {
+                            "file": path.name,
+                            "line": number,
+                            "id": bad.row_id,
+                            "reason": bad.reason,
+                            "content": raw.decode("utf-8", "replace").rstrip("\n"),
+                        }
+                    )
+    except OSError as error:
+        raise InputError(error.strerror or "cannot be read", where=str(path)) from None
+    if not collector.prompts:
+        first = quarantine[0] if quarantine else {"line": 1, "reason": "the file is empty"}
+        raise InputError(
+            f"no usable line: {first['reason']}",
+            where=f"{path}:{first['line']}",
+            remedy='A line is {"prompt": …, "outputs": [{"model": …, "text": …}, …]}',
+        )
+    return Imported(
+        prompts=table_from_rows("prompts", collector.prompts.values()),
+        outputs=table_from_rows("outputs", collector.outputs),
+        quarantine=table_from_rows("quarantine", quarantine),
+        merged=collector.merged,
+    )
+
+
+def _parse(raw: bytes) -> Any:
+    def refuse(constant: str) -> None:
+        raise _BadLineError(f"{constant} is not JSON")
+
+    try:
+        return json.loads(raw.decode("utf-8"), parse_constant=refuse)
+    except UnicodeDecodeError as error:
+        raise _BadLineError(f"not UTF-8 (byte {error.start})") from None
+    except json.JSONDecodeError as error:
+        raise _BadLineError(f"not JSON: {error.msg} at column {error.colno}") from None
+    except RecursionError:
+        raise _BadLineError("not JSON: nested too deeply") from None
+
+
+def _row_id(row: Mapping[str, Any]) -> str | None:
+    row_id = row.get("id")
+    if row_id is None:
+        return None
+    if isinstance(row_id, bool) or not isinstance(row_id, str | int) or str(row_id).strip() == "":
+        raise _BadLineError('"id" must be a text or a whole number')
+    return str(row_id)
+
+
+def _messages(prompt: Any, row_id: str | None) -> list[dict[str, str]]:
+    turns = [text_message("user", prompt)] if isinstance(prompt, str) else prompt
+    if not isinstance(turns, list) or not turns:
+        raise _BadLineError('"prompt" must be a text or a list of messages', row_id)
+    messages = []
+    for turn in turns:
+        if not isinstance(turn, dict) or turn.get("role") not in ROLES:
+            raise _BadLineError(f'a message needs "role", one of {", ".join(ROLES)}', row_id)
+        if not isinstance(turn.get("content"), str):
+            raise _BadLineError('a message needs "content", a text', row_id)
+        messages.append(text_message(turn["role"], _encodable(turn["content"], row_id)))
+    if not any(turn["content"].strip() for turn in messages):
+        raise _BadLineError("the prompt is empty", row_id)
+    if messages[-1]["role"] == "assistant":
+        raise _BadLineError("the last message must not be the assistant's", row_id)
+    return messages
+
+
+def _outputs(outputs: Any, row_id: str | None) -> list[tuple[str, str]]:
+    if not isinstance(outputs, list) or len(outputs) < 2:
+        raise _BadLineError('"outputs" must list two outputs or more', row_id)
+    pairs = []
+    for output in outputs:
+        if not isinstance(output, dict) or not isinstance(output.get("model"), str):
+            raise _BadLineError('an output needs "model", a text', row_id)
+        if not isinstance(output.get("text"), str):
+            raise _BadLineError('an output needs "text", a text (empty is allowed)', row_id)
+        pairs.append((output["model"], _encodable(output["text"], row_id)))
+    return pairs
+
+
+def _encodable(text: str, row_id: str | None) -> str:
+    """JSON can spell half of a surrogate pair; no table or page can hold one."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise _BadLineError(f"a lone surrogate at character {error.start}", row_id) from None
+    return text

@@ -1,0 +1,1 @@
+"""The dashboard: a Streamlit view over the runs of a project."""
