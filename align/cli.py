@@ -7,15 +7,17 @@ from pathlib import Path
 
 import click
 
-from annotate.cli import (
-    LoopGroup,
-    again_option,
-    annotate_commands,
-    chosen_run,
-    here,
-    report,
-    seed_option,
-)
+from annotate.cli import LoopGroup, annotate_commands
+
+_ORDER = (
+    "init up down users import generate push simulate pull agreement judge build train evaluate "
+    "failures rounds dashboard runs verify trace demo"
+).split()
+
+
+@click.group(cls=LoopGroup)
+def align_commands() -> None:
+    """The model's side of the loop."""
 
 
 @click.group(cls=LoopGroup, context_settings={"help_option_names": ["-h", "--help"]})
@@ -34,3 +36,8 @@ def main(folder: Path | None) -> None:
     """
     if folder is not None:
         os.chdir(folder)
+
+
+_all = {**annotate_commands.commands, **align_commands.commands}
+for _name in sorted(_all, key=_ORDER.index):
+    main.add_command(_all[_name])
