@@ -1,0 +1,56 @@
+# `make demo` runs the whole loop; `make test` runs the tests. Each sets up everything it needs.
+# `make demo ARGS=--no-serve` ends instead of leaving Argilla and the dashboard running.
+
+VENV ?= .venv
+ARGS ?=
+BIN := $(VENV)/bin
+export HF_HUB_DISABLE_TELEMETRY := 1
+export TOKENIZERS_PARALLELISM := false
+
+.PHONY: help demo test slow check format coverage browser clean
+help:
+	@sed -n '1,2s/^# //p' Makefile
+	@echo "others: slow (long proofs), check (ruff, mypy, import-linter), format, browser, clean"
+
+demo: $(VENV)/.all
+	$(BIN)/handloom demo $(ARGS)
+
+test: $(VENV)/.dev browser
+	$(BIN)/python -m pytest -m "not slow" --cov --cov-report=term $(ARGS)
+
+slow: $(VENV)/.dev browser
+	$(BIN)/python -m pytest -m slow $(ARGS)
+
+check: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# The first Python on the PATH that the dependencies support.
+$(BIN)/python:
+	@for python in python3 python3.13 python3.12 python3.11; do \
+	  if $$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null; \
+	  then echo "$$python -m venv $(VENV)"; exec $$python -m venv $(VENV); fi; \
+	done; echo "error: no Python 3.11 to 3.13 found. Install one and run the command again" >&2; exit 1
+
+$(VENV)/.all: $(BIN)/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[all]'
+	@touch $@
+
+$(VENV)/.dev: $(BIN)/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[all,dev]'
+	@touch $@ $(VENV)/.all
+
+# The browser tests drive a real Chromium, Debian's where there is one to install.
+browser:
+	@if ! command -v chromium chromium-browser google-chrome >/dev/null; then \
+	  as_root=$$([ "$$(id -u)" = 0 ] || echo sudo); \
+	  $$as_root apt-get update -qq && $$as_root apt-get install -y -qq chromium >/dev/null; fi
+
+clean:
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage* build *.egg-info
