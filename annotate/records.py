@@ -1,9 +1,9 @@
 """The tables of the loop: Arrow schemas, Parquet in and out, and the import format.
 
-Every table that one step hands to another is Parquet with one of the schemas in `SCHEMAS`. Ids are
-deterministic: the same content gives the same id on every machine, so a step that runs twice adds
-nothing. JSONL comes in at the edge, through `read_import`; a line that cannot be used is kept in the
-`quarantine` table with its file, line and reason.
+Every table that one step hands to another is Parquet with one of the schemas in `SCHEMAS`. Ids
+are deterministic: the same content gives the same id on every machine, so a step that runs twice
+adds nothing. JSONL comes in at the edge, through `read_import`; a line that cannot be used is kept
+in the `quarantine` table with its file, line and reason.
 """
 
 from __future__ import annotations
@@ -191,7 +191,7 @@ def content_id(prefix: str, *parts: object) -> str:
 
 
 def table_from_rows(name: str, rows: Iterable[Mapping[str, Any]]) -> pa.Table:
-    """Build the table `name` from dictionaries; a missing column is null, an unknown one an error."""
+    """Build the table `name` from dictionaries; an absent key is null, an unknown one an error."""
     rows = list(rows)
     schema = SCHEMAS[name]
     unknown = {key for row in rows for key in row} - set(schema.names)
@@ -341,9 +341,9 @@ def output_rows(
 def read_import(path: Path, *, split: str = "train") -> Imported:
     """Read DESIGN's import format, one JSON object a line.
 
-    `{"id"?, "prompt": text or messages, "outputs": [{"model", "text"}, …], "metadata"?}`. A repeated
-    line is merged; a bad one goes to `quarantine` with its reason and the others are still read.
-    One pass, memory in proportion to the file.
+    `{"id"?, "prompt": text or messages, "outputs": [{"model", "text"}, …], "metadata"?}`. A
+    repeated line is merged; a bad one goes to `quarantine` with its reason and the others are
+    still read. One pass, memory in proportion to the file.
 
     Raises:
         InputError: the file cannot be read, or holds no usable line.

@@ -6,8 +6,8 @@ inputs, settings, seed, versions, metrics, and the sha256, size and rows of ever
 
 A run's id is `r<round>-<step>-<8 hex>`, the hex being a hash of what determines the result, so the
 same command on the same input finds the finished run. While a step works, its folder is
-`runs/.<id>.partial`; it is fsynced and renamed last. A crash leaves only that hidden folder, and the
-same command resumes in it.
+`runs/.<id>.partial`; it is fsynced and renamed last. A crash leaves only that hidden folder, and
+the same command resumes in it.
 """
 
 from __future__ import annotations
@@ -61,10 +61,12 @@ class RunPlan:
 
     @cached_property
     def input_hashes(self) -> list[dict[str, str]]:
+        """Name and sha256 of each file from outside."""
         return [{"file": path.name, "sha256": sha256(path)} for path in self.inputs]
 
     @cached_property
     def run_id(self) -> str:
+        """`r<round>-<step>-<8 hex>`."""
         what = {
             "parents": [parent.manifest_hash for parent in self.parents],
             "settings": dict(self.settings),
@@ -84,10 +86,12 @@ class Run:
 
     @property
     def id(self) -> str:
+        """The folder's name, which is the run's id."""
         return self.path.name
 
     @cached_property
     def manifest(self) -> dict[str, Any]:
+        """What the run recorded of itself; see `_seal`."""
         try:
             manifest: dict[str, Any] = json.loads((self.path / MANIFEST).read_bytes())
         except (OSError, ValueError) as error:
@@ -100,28 +104,35 @@ class Run:
 
     @cached_property
     def manifest_hash(self) -> str:
+        """What a child records of this run."""
         return sha256(self.path / MANIFEST)
 
     @property
     def step(self) -> str:
+        """The verb that made it."""
         return str(self.manifest["step"])
 
     @property
     def round(self) -> int:
+        """The round of the loop it belongs to."""
         return int(self.manifest["round"])
 
     @property
     def metrics(self) -> dict[str, Any]:
+        """The figures its step noted."""
         return dict(self.manifest["metrics"])
 
     @property
     def parents(self) -> list[Run]:
+        """The runs it was made from."""
         return [self.project.resolve(parent["id"]) for parent in self.manifest["parents"]]
 
     def has(self, table: str) -> bool:
+        """Whether it holds this table."""
         return (self.path / f"{table}.parquet").is_file()
 
     def read(self, table: str, columns: Sequence[str] | None = None) -> pa.Table:
+        """One of its tables, or some columns of it."""
         return read_table(self.path / f"{table}.parquet", columns)
 
     def ancestors(self) -> list[Run]:
@@ -190,6 +201,7 @@ class Project:
 
     @property
     def runs_dir(self) -> Path:
+        """Where the runs lie."""
         return self.root / "runs"
 
     @property
