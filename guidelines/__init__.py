@@ -1,0 +1,1 @@
+"""The guidelines that come with Handloom; `handloom init` copies them into a project."""
