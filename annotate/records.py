@@ -70,6 +70,23 @@ SCHEMAS: dict[str, pa.Schema] = {
             "guideline": _TEXT,
         }
     ),
+    # One row a pair and annotator, their latest; `vote` is "a", "b" or "tie", with output_a < output_b.
+    "votes": pa.schema(
+        {
+            "pair_id": _TEXT,
+            "item_id": _TEXT,
+            "prompt_id": _TEXT,
+            "output_a": _TEXT,
+            "output_b": _TEXT,
+            "annotator": _TEXT,
+            "vote": _TEXT,
+            "strength": _COUNT,  # -3 to 3, positive where a is better; null from a ranking
+            "both_bad": pa.bool_(),
+            "flags": _TEXTS,  # "<output_id>:unsafe"
+            "guideline": _TEXT,
+            "time": pa.timestamp("us", tz="UTC"),
+        }
+    ),
     # One row a pair, with output_a < output_b; positive and `a` mean that output_a is better.
     "judgements": pa.schema(
         {

@@ -1,0 +1,239 @@
+"""What the annotators together hold: majority and Dawid–Skene, for labels and for pairs.
+
+Dawid and Skene (1979): each item has one true class, each annotator a confusion matrix, both found
+by EM. Two departures, because annotators here often have few answers:
+
+1. Each confusion matrix has a Dirichlet prior centred on the panel's common matrix, which is fitted
+   first. With `prior_votes=0` it is the original.
+2. Pairs are symmetric: which output is called `a` is an accident of ids, so the confusion of a and
+   b is pooled with that of b and a. Swapping every pair mirrors the result exactly.
+
+EM then raises the penalised log-likelihood at every step. Start and result are deterministic.
+
+Cost: two sparse products an iteration, O(answers × classes); 300,000 answers about a second.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+from scipy.special import betainc
+
+from annotate.errors import InputError
+from annotate.labels import Labels
+
+Reals = NDArray[np.float64]
+
+# How many votes on each true class the panel's common habit weighs against an annotator's own.
+PRIOR_VOTES = 10.0
+# Where nothing can be learnt (one vote an item) a vote is right four times in five: two people then
+# agree on 68 % of pairs, as people do (63 to 73 % in MT-bench, AlpacaFarm and InstructGPT).
+PRIOR_ACCURACY = 0.8
+TOLERANCE = 1e-8
+MAX_ITERATIONS = 2000
+# Cells of all confusion matrices: 400 MB.
+_MAX_CELLS = 50_000_000
+_TINY = 1e-300
+
+
+@dataclass(frozen=True)
+class Consensus:
+    """What an aggregation holds of every item and every annotator."""
+
+    method: str
+    probability: Reals
+    """Of each class, shape (items, classes); rows of unanswered items are NaN."""
+    accuracy: Reals
+    """Chance that an annotator's answer is the true class, shape (annotators,); NaN if unknown."""
+    reliability: Reals
+    """`accuracy` above chance: 0 for a guesser, 1 for one never wrong, shape (annotators,)."""
+    objective: list[float]
+    """Penalised log-likelihood after each iteration."""
+    converged: bool
+
+    @property
+    def margin(self) -> Reals:
+        """The first class's probability less the second's, shape (items,)."""
+        if self.probability.shape[1] < 2:
+            return np.asarray(self.probability.sum(axis=1), dtype=np.float64)
+        ranked = np.sort(self.probability, axis=1)
+        return np.asarray(ranked[:, -1] - ranked[:, -2], dtype=np.float64)
+
+    @property
+    def best(self) -> NDArray[np.int64]:
+        """The most probable class, shape (items,); -1 where two are equally so, or none known."""
+        first = np.argmax(self.probability, axis=1)
+        return np.where(self.margin > 1e-9, first, -1)
+
+
+def vote_counts(labels: Labels) -> Reals:
+    """How often each item got each class, shape (items, classes)."""
+    items, classes = len(labels.items), len(labels.classes)
+    cells = np.bincount(labels.item * classes + labels.label, minlength=items * classes)
+    return cells.reshape(items, classes).astype(np.float64)
+
+
+def majority(labels: Labels) -> Consensus:
+    """Every answer weighs the same; `probability` is the share of votes.
+
+    An annotator's accuracy is how often their answer is the majority of all answers, their own
+    included; items without a majority do not count.
+    """
+    counts = vote_counts(labels)
+    total = counts.sum(axis=1, keepdims=True)
+    shares = np.divide(counts, total, out=np.full_like(counts, np.nan), where=total > 0)
+    people = len(labels.annotators)
+    consensus = Consensus("majority", shares, np.empty(0), np.empty(0), [], True)
+    best = consensus.best[labels.item]
+    judged = np.bincount(labels.annotator[best >= 0], minlength=people)
+    right = np.bincount(labels.annotator[best == labels.label], minlength=people)
+    accuracy = np.divide(right, judged, out=np.full(people, np.nan), where=judged > 0)
+    reliability = _above_chance(accuracy, len(labels.classes))
+    return Consensus("majority", shares, accuracy, reliability, [], True)
+
+
+def pair_posterior_of_votes(wins: Reals, losses: Reals, ties: Reals) -> Reals:
+    """The posterior that most people prefer a, from the votes alone, a tie counting half to each.
+
+    P(θ > 1/2) for θ ~ Beta(1 + a, 1 + b), the uniform prior updated by exchangeable votes: 0.5
+    without votes, 0.75 after 1-0, 0.6875 after 2-1, 0.9375 after 3-0. Shapes (pairs,).
+    """
+    return np.asarray(1 - betainc(1 + wins + ties / 2, 1 + losses + ties / 2, 0.5))
+
+
+def pair_posterior(probability: Reals) -> Reals:
+    """P(a beats b) from the classes (b, tie, a), shape (pairs, 3): a tie counts half.
+
+    So it means the same as a win rate, and 1 − it is the posterior of b.
+    """
+    return np.asarray(probability[:, 2] + probability[:, 1] / 2)
+
+
+def dawid_skene(
+    labels: Labels,
+    *,
+    symmetric: bool = False,
+    prior_votes: float = PRIOR_VOTES,
+    tolerance: float = TOLERANCE,
+    max_iterations: int = MAX_ITERATIONS,
+) -> Consensus:
+    """Dawid and Skene's model by EM.
+
+    Args:
+        labels: two classes or more.
+        symmetric: reversing the order of the classes must mirror the result, as for (b, tie, a).
+        prior_votes: weight of the panel's common confusion against an annotator's own; 0 for none.
+        tolerance: stop when an iteration gains less than this in log-likelihood an answer.
+        max_iterations: stop after these in any case; `converged` is then False.
+
+    Raises:
+        InputError: too many annotators and classes for their confusion matrices.
+    """
+    classes, people = len(labels.classes), len(labels.annotators)
+    if classes < 2:
+        return majority(labels)
+    if people * classes**2 > _MAX_CELLS:
+        raise InputError(
+            f"{classes:,} classes are too many for the confusion matrices of {people:,} annotators",
+            where="label",
+            remedy="Use `--method majority`",
+        )
+    everyone = _Em(np.zeros_like(labels.annotator), 1, labels, symmetric)
+    weak = _likely_right(classes)
+    everyone.fit(weak, weak * PRIOR_VOTES, tolerance, max_iterations)
+    common = everyone.confusion[0]
+    own = _Em(labels.annotator, people, labels, symmetric, prior=everyone.prior)
+    converged = own.fit(common, common * prior_votes, tolerance, max_iterations)
+    accuracy = np.einsum("k,akk->a", own.prior, own.confusion)
+    answered = np.bincount(labels.item, minlength=len(labels.items)) > 0
+    return Consensus(
+        method="dawid-skene",
+        probability=np.where(answered[:, None], own.probability, np.nan),
+        accuracy=accuracy,
+        reliability=_above_chance(accuracy, classes),
+        objective=own.objective,
+        converged=converged,
+    )
+
+
+def _likely_right(classes: int) -> Reals:
+    """A confusion matrix, right with `PRIOR_ACCURACY`, otherwise any class, shape (k, k)."""
+    wrong = (1 - PRIOR_ACCURACY) / (classes - 1)
+    return np.full((classes, classes), wrong) + np.eye(classes) * (PRIOR_ACCURACY - wrong)
+
+
+def _above_chance(accuracy: Reals, classes: int) -> Reals:
+    if classes < 2:
+        return np.ones_like(accuracy)
+    chance = 1 / classes
+    return np.asarray(np.maximum(0.0, (accuracy - chance) / (1 - chance)), dtype=np.float64)
+
+
+class _Em:
+    """EM over groups of annotators that share a confusion matrix: everyone, or each their own."""
+
+    def __init__(
+        self,
+        group: NDArray[np.int64],
+        groups: int,
+        labels: Labels,
+        symmetric: bool,
+        prior: Reals | None = None,
+    ) -> None:
+        self.groups, self.classes = groups, len(labels.classes)
+        self.symmetric = symmetric
+        self.answers = len(labels)
+        said = group * self.classes + labels.label
+        # Row an item, column a (group, label): how often the item got it.
+        self.votes = sp.csr_array(
+            (np.ones(len(labels)), (labels.item, said)),
+            shape=(len(labels.items), groups * self.classes),
+        )
+        self.votes_transposed = self.votes.T.tocsr()
+        self.answered = np.asarray(self.votes.sum(axis=1)) > 0
+        self.prior = np.full(self.classes, 1 / self.classes) if prior is None else prior
+        self.confusion: Reals = np.empty((groups, self.classes, self.classes))
+        self.probability: Reals = np.empty((len(labels.items), self.classes))
+        self.objective: list[float] = []
+
+    def fit(self, start: Reals, pseudo_votes: Reals, tolerance: float, max_iterations: int) -> bool:
+        """Iterate from the confusion `start`, (true, said); True when it converged."""
+        self.confusion = np.tile(start, (self.groups, 1, 1))
+        before = -np.inf
+        for _ in range(max_iterations):
+            self._expect(pseudo_votes)
+            if self.objective[-1] - before <= tolerance * self.answers:
+                return True
+            before = self.objective[-1]
+            self._maximise(pseudo_votes)
+        return False
+
+    def _expect(self, pseudo_votes: Reals) -> None:
+        """E step: each item's class, and the objective of the parameters it came from."""
+        log_confusion = np.log(np.maximum(self.confusion, _TINY))  # (groups, true, said)
+        by_said = log_confusion.transpose(0, 2, 1).reshape(-1, self.classes)
+        log_joint = self.votes @ by_said + np.log(np.maximum(self.prior, _TINY))
+        top = log_joint.max(axis=1, keepdims=True)
+        joint = np.exp(log_joint - top)
+        total = joint.sum(axis=1, keepdims=True)
+        self.probability = joint / total
+        likelihood = float((np.log(total) + top)[self.answered].sum())
+        penalty = float((pseudo_votes * log_confusion).sum())
+        self.objective.append(likelihood + penalty)
+
+    def _maximise(self, pseudo_votes: Reals) -> None:
+        """M step: class shares and confusion matrices from the expected counts."""
+        shares = self.probability[self.answered].sum(axis=0)
+        counts = np.asarray(self.votes_transposed @ self.probability)
+        expected = counts.reshape(self.groups, self.classes, self.classes).transpose(0, 2, 1)
+        # A group may never meet a true class; without a prior it keeps what it had.
+        expected = expected + pseudo_votes
+        if self.symmetric:
+            expected = expected + expected[:, ::-1, ::-1]
+            shares = shares + shares[::-1]
+        self.prior = shares / shares.sum()
+        rows = expected.sum(axis=2, keepdims=True)
+        self.confusion = np.where(rows > 0, expected / np.maximum(rows, _TINY), self.confusion)
