@@ -3,13 +3,13 @@
 Argilla knows "response A" and "response B". Which outputs those were is in the item (`output_ids`,
 in the order shown), so an answer is only ever kept in terms of output ids:
 
-    type        Argilla's value (first shown: o-9, then o-2)    value kept
-    preference  "a_better"                                      {"a": "o-2", "b": "o-9", "strength": -2}
-    ranking     [{"value": "response_a", "rank": 1}, …]         {"ranks": {"o-9": 1, "o-2": 2}}
-    mark        "both_bad"                                      true
-    rating      4 (asked as rating_b)                           {"output": "o-2", "rating": 4}
-    flags       ["unsafe"] (asked as flags_a)                   {"output": "o-9", "flags": ["unsafe"]}
-    text        "Better: …"                                     {"text": "Better: …"}
+    type        Argilla's value, o-9 shown first     value kept
+    preference  "a_better"                           {"a": "o-2", "b": "o-9", "strength": -2}
+    ranking     [{"value": "response_a", "rank": 1}, …]  {"ranks": {"o-9": 1, "o-2": 2}}
+    mark        "both_bad"                           true
+    rating      4, to rating_b                       {"output": "o-2", "rating": 4}
+    flags       ["unsafe"], to flags_a               {"output": "o-9", "flags": ["unsafe"]}
+    text        "Better: …"                          {"text": "Better: …"}
 
 In a preference a < b as text, and a positive strength means that a is better.
 """
@@ -21,7 +21,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypedDict
 
 from annotate.errors import InputError
-from annotate.guidelines import LETTERS, AskedQuestion, Guideline, QuestionType
+from annotate.front_matter import QuestionType
+from annotate.guidelines import LETTERS, AskedQuestion, Guideline
 
 FIELDS = tuple(f"response_{letter}" for letter in LETTERS)
 """The fields, and the options of a ranking, that stand for the responses in the order shown."""
@@ -66,8 +67,8 @@ class _UnreadableError(Exception):
 def undo(raw: Mapping[str, Any], item: Item, guideline: Guideline) -> Undone:
     """Turn a response's `values`, as Argilla's REST API returns them, into answers.
 
-    A question left open gives no answer, and neither does the second label of a `mark`. Of a draft's
-    unfinished ranking the outputs ranked so far remain.
+    A question left open gives no answer, and neither does the second label of a `mark`. Of an
+    unfinished ranking, as drafts have them, the outputs ranked so far remain.
 
     Args:
         raw: asked question → {"value": …}.

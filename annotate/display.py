@@ -1,7 +1,7 @@
 """What annotators see: blind, in a random and recorded order, as text and never as markup.
 
-`arrange` turns outputs into items, `record_fields` an item into the fields of an Argilla record.
-Neither lets a model's name through. The way back is in `annotate.answers`.
+`arrange` (annotate.arrangement) turns outputs into items, `record_fields` an item into the fields of
+an Argilla record; neither lets a model's name through. The way back is `undo` (annotate.answers).
 """
 
 from __future__ import annotations
@@ -9,18 +9,13 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from annotate.answers import FIELDS, Answer, Item, Undone, answer, undo
-from annotate.guidelines import Guideline
-from annotate.orders import balanced_rotations, balanced_sides, mix, random_keys
-from annotate.records import SCHEMAS, content_id, flat_text
+from annotate.arrangement import Arrangement, arrange
+from annotate.records import flat_text
 
 __all__ = [
     "FIELDS",
@@ -46,46 +41,6 @@ _MAX_MESSAGE = 20_000  # characters, escaped, of one chat message in Argilla 2.8
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 
 
-@dataclass(frozen=True)
-class Arrangement:
-    """Items to show, and the prompts that give none."""
-
-    items: pa.Table
-    quarantine: pa.Table
-
-
-def arrange(
-    prompts: pa.Table,
-    outputs: pa.Table,
-    guideline: Guideline,
-    *,
-    batch: str,
-    seed: int,
-    pairs_per_prompt: int | None = None,
-    earlier: pa.Table | None = None,
-) -> Arrangement:
-    """Make the items of a batch: of each prompt every pair of outputs, or all of them to be ranked.
-
-    Equal completions are shown like any others: people may say so, and a filter may drop them. Ids
-    depend on guideline, batch and outputs only, the order shown on these, the seed and `earlier`;
-    no result depends on the order of rows. A ranking must rank every option of its Argilla dataset,
-    so items of different sizes go to different datasets: `<batch>-of-3`, `<batch>-of-4`, ….
-
-    Args:
-        prompts: table `prompts`.
-        outputs: table `outputs`; each output counts once.
-        batch: name of the Argilla dataset.
-        pairs_per_prompt: show at most so many pairs of a prompt, chosen at random by id.
-        earlier: items already in the batch. They keep their order, and new ones balance what those
-            left unbalanced; without them each call balances its own items only.
-
-    Returns:
-        Items sorted by id; and in `quarantine`, by prompt, outputs without a prompt and prompts with
-        fewer or more outputs than the guideline shows.
-    """
-    raise NotImplementedError
-
-
 def texts_by_id(
     prompts: pa.Table, outputs: pa.Table
 ) -> tuple[dict[str, list[Message]], dict[str, str]]:
@@ -97,7 +52,7 @@ def texts_by_id(
 
 
 def is_conversation(prompts: pa.Table) -> bool:
-    """Whether any prompt is more than one turn: then the whole dataset shows its prompts as chats."""
+    """Whether any prompt has several turns: then the whole dataset shows its prompts as chats."""
     return bool(pc.any(pc.greater(pc.list_value_length(prompts["messages"]), 1)).as_py())
 
 
@@ -140,7 +95,7 @@ def _shown(text: str | None, if_empty: str) -> str:
 
 
 def _chat(messages: Sequence[Message]) -> list[dict[str, str]]:
-    """A conversation as Argilla's chat field takes it; a long turn continues in a second message."""
+    """A conversation as Argilla's chat field takes it; a long turn becomes several messages."""
     width = _MAX_MESSAGE // len("&amp;")  # what escaping can make of one character
     shown = []
     for message in messages:

@@ -28,7 +28,7 @@ def random_keys(ids: list[str], seed: int) -> Keys:
 
 
 def mix(numbers: Keys) -> Keys:
-    """SplitMix64's output function (Steele, Lea, Flood, OOPSLA 2014): a random-looking bijection."""
+    """SplitMix64's step (Steele, Lea, Flood, OOPSLA 2014): a random-looking bijection."""
     z = numbers + np.uint64(0x9E3779B97F4A7C15)
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

@@ -9,7 +9,8 @@ import argilla as rg
 
 from annotate.answers import FIELDS
 from annotate.errors import InputError
-from annotate.guidelines import LETTERS, AskedQuestion, Guideline, QuestionType
+from annotate.front_matter import QuestionType
+from annotate.guidelines import LETTERS, AskedQuestion, Guideline
 
 
 def argilla_settings(

@@ -1,0 +1,218 @@
+"""Which items a batch holds, and in which order each shows its responses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+
+from annotate.guidelines import Guideline
+from annotate.orders import Codes, balanced_rotations, balanced_sides, random_keys
+from annotate.records import SCHEMAS, conform, content_id
+
+Texts = npt.NDArray[np.object_]
+
+
+@dataclass(frozen=True)
+class Arrangement:
+    """Items to show, and what gives none."""
+
+    items: pa.Table
+    """Sorted by id."""
+    quarantine: pa.Table
+    """Prompts with fewer or more outputs than the guideline shows, outputs without a prompt."""
+
+
+@dataclass(frozen=True)
+class _Sets:
+    """Outputs that are to stand in one item each, all of the same number n."""
+
+    ids: Texts
+    """Item ids, shape (items,)."""
+    prompt_ids: Texts
+    outputs: Texts
+    """Output ids, shape (items, n), ascending in a row."""
+    batch: str
+
+    def __getitem__(self, chosen: npt.NDArray[np.bool_]) -> _Sets:
+        parts = self.ids[chosen], self.prompt_ids[chosen], self.outputs[chosen]
+        return _Sets(*parts, self.batch)
+
+
+def arrange(
+    prompts: pa.Table,
+    outputs: pa.Table,
+    guideline: Guideline,
+    *,
+    batch: str,
+    seed: int,
+    pairs_per_prompt: int | None = None,
+    earlier: pa.Table | None = None,
+) -> Arrangement:
+    """Make the items of a batch: of each prompt every pair of outputs, or all of them to be ranked.
+
+    Equal completions are shown like any others: people may say so, and a filter may drop them. Ids
+    depend on guideline, batch and outputs only; the order shown on these, the seed and `earlier`;
+    nothing on the order of rows. A ranking must rank every option of its Argilla dataset, so items
+    of different sizes go to datasets of their own: `<batch>-of-3`, `<batch>-of-4`, ….
+
+    Args:
+        prompts: table `prompts`.
+        outputs: table `outputs`; each output counts once.
+        batch: name of the Argilla dataset.
+        pairs_per_prompt: of a prompt with more pairs show so many, chosen at random.
+        earlier: items that the batch holds already. They keep their order, and new ones mend the
+            balance that those left; without them a call balances its own items only.
+    """
+    known = _distinct(outputs)
+    has_prompt = known["prompt_id"].isin(prompts["prompt_id"].to_pandas())
+    shown = known[has_prompt]
+    size = shown["prompt_id"].value_counts().reindex(prompts["prompt_id"].unique().to_pylist())
+    size = size.fillna(0).astype(int)
+    fits = (size >= guideline.min_outputs) & (
+        (guideline.kind == "compare") | (size <= guideline.max_outputs)
+    )
+    models = dict(zip(known["output_id"], known["model"].fillna(""), strict=True))
+    tables = []
+    for sets in _sets(shown, size[fits], guideline, batch):
+        if pairs_per_prompt is not None and guideline.kind == "compare":
+            sets = sets[_at_most(sets, pairs_per_prompt, seed)]
+        before = _earlier_sets(earlier, sets)
+        order = _pair_order if guideline.kind == "compare" else _ranking_order
+        tables.append(_table(sets, order(sets, before, models, seed), guideline))
+    items = pa.concat_tables([SCHEMAS["items"].empty_table(), *tables]).sort_by("item_id")
+    return Arrangement(items, _quarantine(size[~fits], known[~has_prompt], guideline))
+
+
+def _distinct(outputs: pa.Table) -> pd.DataFrame:
+    frame: pd.DataFrame = outputs.select(["output_id", "prompt_id", "model"]).to_pandas()
+    return frame.drop_duplicates("output_id").sort_values(["prompt_id", "output_id"])
+
+
+def _sets(
+    outputs: pd.DataFrame, size: pd.Series[int], guideline: Guideline, batch: str
+) -> Iterator[_Sets]:
+    """The sets of outputs that make an item: all pairs in one, rankings by the number ranked."""
+    parts: list[tuple[Texts, Texts]] = []
+    for n in sorted(size.unique()):
+        chosen = outputs[outputs["prompt_id"].isin(size.index[size == n])]
+        members = chosen["output_id"].to_numpy(dtype=object).reshape(-1, n)
+        prompt_ids = chosen["prompt_id"].to_numpy(dtype=object)[::n]
+        if guideline.kind == "rank":
+            yield _named(prompt_ids, members, guideline, f"{batch}-of-{n}")
+        else:
+            first, second = np.triu_indices(n, k=1)
+            pairs = np.stack([members[:, first], members[:, second]], axis=2).reshape(-1, 2)
+            parts.append((np.repeat(prompt_ids, len(first)), pairs))
+    if parts:
+        prompt_ids, members = (np.concatenate(column) for column in zip(*parts, strict=True))
+        yield _named(prompt_ids, members, guideline, batch)
+
+
+def _named(prompt_ids: Texts, outputs: Texts, guideline: Guideline, batch: str) -> _Sets:
+    named = [content_id("i", guideline.name, guideline.kind, *row, batch) for row in outputs]
+    return _Sets(np.array(named, dtype=object), prompt_ids, outputs, batch)
+
+
+def _at_most(sets: _Sets, count: int, seed: int) -> npt.NDArray[np.bool_]:
+    """Chooses `count` sets of each prompt at random."""
+    keys = pd.Series(random_keys(sets.ids.tolist(), seed))
+    return (keys.groupby(sets.prompt_ids).rank(method="first") <= count).to_numpy()
+
+
+def _earlier_sets(earlier: pa.Table | None, sets: _Sets) -> _Sets:
+    """What the batch holds already; the outputs in the order shown."""
+    n = sets.outputs.shape[1]
+    rows = [] if earlier is None else earlier.to_pylist()
+    rows = [row for row in rows if row["batch"] == sets.batch and len(row["output_ids"]) == n]
+    return _Sets(
+        ids=np.array([row["item_id"] for row in rows], dtype=object),
+        prompt_ids=np.array([row["prompt_id"] for row in rows], dtype=object),
+        outputs=np.array([row["output_ids"] for row in rows], dtype=object).reshape(-1, n),
+        batch=sets.batch,
+    )
+
+
+def _pair_order(sets: _Sets, before: _Sets, models: dict[str, str], seed: int) -> Texts:
+    """The pairs of `sets` in the order shown."""
+    new = sets[~np.isin(sets.ids, before.ids)]
+    outputs = np.concatenate([np.sort(before.outputs, axis=1), new.outputs])
+    code = _model_codes(outputs, models)
+    model_pair = pd.factorize(code.min(axis=1) * (code.max(initial=0) + 1) + code.max(axis=1))[0]
+    decided = np.where(before.outputs[:, 0] == outputs[: len(before.ids), 0], 1, -1)
+    ids = np.concatenate([before.ids, new.ids])
+    sides = balanced_sides(
+        model_pair=model_pair,
+        agree=np.where(code[:, 0] <= code[:, 1], 1, -1).astype(np.int8),
+        keys=random_keys(ids.tolist(), seed),
+        earlier=np.concatenate([decided, np.zeros(len(new.ids))]).astype(np.int8),
+    )
+    shown = np.where((sides > 0)[:, None], outputs, outputs[:, ::-1])
+    return shown[pd.Index(ids).get_indexer(pd.Index(sets.ids))]
+
+
+def _ranking_order(sets: _Sets, before: _Sets, models: dict[str, str], seed: int) -> Texts:
+    """The outputs of `sets`, each row in the order shown."""
+    new = sets[~np.isin(sets.ids, before.ids)]
+    n = sets.outputs.shape[1]
+    code = _model_codes(np.concatenate([before.outputs, new.outputs]), models)
+    distinct, stratum = np.unique(np.sort(code, axis=1), axis=0, return_inverse=True)
+    stratum = stratum.reshape(-1)
+    names = sorted({*models.values(), ""})
+    strata = [content_id("s", *(names[c] for c in row)) for row in distinct]
+    new_stratum = stratum[len(before.ids) :]
+    rotation = balanced_rotations(
+        new_stratum,
+        n,
+        keys=random_keys(new.ids.tolist(), seed),
+        seeds=random_keys(strata, seed),
+        before=np.bincount(stratum[: len(before.ids)], minlength=len(strata)),
+    )
+    by_model = np.argsort(code[len(before.ids) :], axis=1, kind="stable")
+    order = np.take_along_axis(by_model, rotation, axis=1)
+    shown = np.concatenate([before.outputs, np.take_along_axis(new.outputs, order, axis=1)])
+    ids = np.concatenate([before.ids, new.ids])
+    return shown[pd.Index(ids).get_indexer(pd.Index(sets.ids))]
+
+
+def _model_codes(outputs: Texts, models: dict[str, str]) -> Codes:
+    """Each output's model as its place among the sorted names; an unknown one is the empty name."""
+    place = {name: at for at, name in enumerate(sorted({*models.values(), ""}))}
+    known = {output: place[model] for output, model in models.items()}
+    flat = pd.Series(outputs.ravel(), dtype=object).map(known).fillna(place[""])
+    return flat.to_numpy(dtype=np.int64).reshape(outputs.shape)
+
+
+def _table(sets: _Sets, shown: Texts, guideline: Guideline) -> pa.Table:
+    count, n = shown.shape
+    return pa.table(
+        {
+            "item_id": sets.ids,
+            "prompt_id": sets.prompt_ids,
+            "output_ids": pa.ListArray.from_arrays(
+                np.arange(0, count * n + 1, n, dtype=np.int32), pa.array(shown.ravel(), pa.string())
+            ),
+            "kind": [guideline.kind] * count,
+            "guideline": [guideline.name] * count,
+            "batch": [sets.batch] * count,
+        },
+        schema=SCHEMAS["items"],
+    )
+
+
+def _quarantine(size: pd.Series[int], orphans: pd.DataFrame, guideline: Guideline) -> pa.Table:
+    fewest, most = guideline.min_outputs, guideline.max_outputs
+    span = f"{fewest} or more" if guideline.kind == "compare" else f"{fewest} to {most}"
+    reasons = [f"{n} outputs, {guideline.name} takes {span}" for n in size]
+    rows = pa.table(
+        {
+            "id": [*size.index, *orphans["output_id"]],
+            "reason": [*reasons, *["its prompt is not among the prompts"] * len(orphans)],
+            "content": [*size.index, *orphans["prompt_id"]],
+        }
+    )
+    return conform("quarantine", rows)
