@@ -1,0 +1,28 @@
+"""`python -m annotate.embedded --home DIR --port N`: the server in the foreground."""
+
+import logging
+import sys
+from pathlib import Path
+
+import click
+
+from annotate.embedded.serve import serve
+from annotate.errors import HandloomError
+
+
+@click.command()
+@click.option("--home", type=click.Path(path_type=Path), required=True, help="The server's folder.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", default=6900, show_default=True, help="0 takes any free port.")
+def main(home: Path, host: str, port: int) -> None:
+    """Run the embedded Argilla until it is told to stop."""
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    try:
+        serve(home, host, port)
+    except HandloomError as error:
+        click.echo(str(error), err=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,233 @@
+"""The search engine that stands in for Elasticsearch, under the name "handloom".
+
+It implements Argilla's own `SearchEngine` contract (argilla_server.search_engine.base) with one
+SQLite file a data set. Rows are read from Argilla's objects on the event loop, where they belong to
+a session; SQLite works in a thread.
+"""
+
+import asyncio
+import sqlite3
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+from uuid import UUID
+
+import numpy as np
+from argilla_server.models import (
+    Dataset,
+    MetadataProperty,
+    Record,
+    Response,
+    Suggestion,
+    User,
+    VectorSettings,
+)
+from argilla_server.search_engine import (
+    Filter,
+    FloatMetadataMetrics,
+    IntegerMetadataMetrics,
+    MetadataMetrics,
+    Order,
+    SearchEngine,
+    SearchResponseItem,
+    SearchResponses,
+    TermsMetrics,
+    TextQuery,
+)
+from argilla_server.settings import settings
+
+from annotate.embedded import documents, search
+from annotate.embedded.index import DatasetIndex, delete_files
+
+Result = TypeVar("Result")
+
+
+@SearchEngine.register("handloom")
+class HandloomSearchEngine(SearchEngine):
+    """Argilla's searches, answered by SQLite."""
+
+    _open: ClassVar[dict[Path, DatasetIndex]] = {}
+    """Indexes stay open between requests: Argilla makes an engine for each."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    @classmethod
+    async def new_instance(cls) -> "HandloomSearchEngine":
+        return cls(Path(settings.home_path) / "index")
+
+    async def close(self) -> None:
+        """Nothing to do after a request: the files stay open for the next one."""
+
+    async def ping(self) -> bool:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        return True
+
+    async def info(self) -> dict[str, Any]:
+        return {"engine": "handloom", "sqlite": sqlite3.sqlite_version}
+
+    def index(self, dataset_id: UUID) -> DatasetIndex:
+        """The open index of a data set.
+
+        Raises:
+            sqlite3.DatabaseError: there is none, or it is damaged.
+        """
+        path = self._path(dataset_id)
+        if path not in self._open:
+            self._open[path] = DatasetIndex(path)
+        return self._open[path]
+
+    def _path(self, dataset_id: UUID) -> Path:
+        return self._folder / f"{dataset_id}.db"
+
+    async def create_index(self, dataset: Dataset) -> None:
+        keys = documents.dataset_keys(dataset)
+        fields = [field.name for field in dataset.fields]
+        searched = [field.name for field in dataset.fields if not field.is_image]
+        await self.delete_index(dataset)
+        path = self._path(dataset.id)
+        self._open[path] = await _off_loop(DatasetIndex.create, path, keys, fields, searched)
+
+    async def delete_index(self, dataset: Dataset) -> None:
+        path = self._path(dataset.id)
+        if index := self._open.pop(path, None):
+            index.close()
+        delete_files(path)
+
+    async def configure_metadata_property(
+        self, dataset: Dataset, metadata_property: MetadataProperty
+    ) -> None:
+        key = documents.metadata_key(metadata_property.name)
+        kind = documents.metadata_kind(metadata_property.type.value)
+        await _off_loop(self.index(dataset.id).declare, key, kind)
+
+    async def configure_index_vectors(self, vector_settings: VectorSettings) -> None:
+        """Nothing to prepare: vectors are kept by the settings' id."""
+
+    async def index_records(self, dataset: Dataset, records: Iterable[Record]) -> None:
+        rows = [documents.record_row(record) for record in records]
+        await _off_loop(self.index(dataset.id).put_records, rows)
+
+    async def partial_record_update(self, record: Record, **update: Any) -> None:
+        status = str(update["status"].value)
+        updated_at = documents.microseconds(record.updated_at)
+        index = self.index(record.dataset_id)
+        await _off_loop(index.set_status, record.id.bytes, status, updated_at)
+
+    async def delete_records(self, dataset: Dataset, records: Iterable[Record]) -> None:
+        ids = [record.id.bytes for record in records]
+        await _off_loop(self.index(dataset.id).delete_records, ids)
+
+    async def update_record_response(self, response: Response) -> None:
+        index = self.index(response.record.dataset_id)
+        row = documents.response_row(response)
+        await _off_loop(index.put_response, response.record_id.bytes, row)
+
+    async def delete_record_response(self, response: Response) -> None:
+        index = self.index(response.record.dataset_id)
+        await _off_loop(index.delete_response, response.id.bytes)
+
+    async def update_record_suggestion(self, suggestion: Suggestion) -> None:
+        index = self.index(suggestion.record.dataset_id)
+        facets = documents.suggestion_facets(suggestion)
+        await _off_loop(index.put_facets, suggestion.record_id.bytes, facets)
+
+    async def delete_record_suggestion(self, suggestion: Suggestion) -> None:
+        index = self.index(suggestion.record.dataset_id)
+        emptied = dict.fromkeys(documents.suggestion_facets(suggestion))
+        await _off_loop(index.put_facets, suggestion.record_id.bytes, emptied)
+
+    async def get_dataset_progress(self, dataset: Dataset) -> dict[str, int]:
+        if dataset.is_draft:
+            return {}
+        sql = "SELECT status, count(*) FROM record GROUP BY status"
+        return _with_total(await _off_loop(self.index(dataset.id).read, sql))
+
+    async def get_dataset_user_progress(self, dataset: Dataset, user: User) -> dict[str, int]:
+        if dataset.is_draft:
+            return {}
+        sql = "SELECT status, count(*) FROM response WHERE user = ? GROUP BY status"
+        return _with_total(await _off_loop(self.index(dataset.id).read, sql, [user.id.bytes]))
+
+    async def search(
+        self,
+        dataset: Dataset,
+        query: TextQuery | str | None = None,
+        filter: Filter | None = None,
+        sort: list[Order] | None = None,
+        offset: int = 0,
+        limit: int = 100,
+        user_id: UUID | str | None = None,
+    ) -> SearchResponses:
+        request = search.Search(
+            text=_text_query(query),
+            filter=filter,
+            sort=tuple(sort or ()),
+            offset=offset,
+            limit=limit,
+            shuffled_for=UUID(str(user_id)).bytes if user_id else None,
+        )
+        hits, total = await _off_loop(search.run, self.index(dataset.id), request)
+        return SearchResponses(items=_items(hits), total=total)
+
+    async def similarity_search(
+        self,
+        dataset: Dataset,
+        vector_settings: VectorSettings,
+        value: list[float] | None = None,
+        record: Record | None = None,
+        query: TextQuery | str | None = None,
+        filter: Filter | None = None,
+        max_results: int = 100,
+        order: Any = "most_similar",
+        threshold: float | None = None,
+    ) -> SearchResponses:
+        if bool(value) == bool(record):
+            raise ValueError(
+                "Must provide either vector value or record to compute the similarity search"
+            )
+        vector = value or (record and record.vector_value_by_vector_settings(vector_settings))
+        if not vector:
+            raise ValueError("Cannot find a vector value to apply with provided info")
+        nearest = search.Nearest(
+            settings=str(vector_settings.id),
+            vector=np.asarray(vector, dtype=np.float32),
+            excluded=record.id.bytes if record else None,
+            farthest=str(getattr(order, "value", order)) == "least_similar",
+            limit=max_results,
+            threshold=threshold,
+        )
+        among = search.Search(text=_text_query(query), filter=filter)
+        hits = await _off_loop(search.nearest, self.index(dataset.id), nearest, among)
+        return SearchResponses(items=_items(hits), total=len(hits))
+
+    async def compute_metrics_for(self, metadata_property: MetadataProperty) -> MetadataMetrics:
+        index = self.index(metadata_property.dataset_id)
+        key = documents.metadata_key(metadata_property.name)
+        if metadata_property.is_terms:
+            counts = await _off_loop(search.term_counts, index, key)
+            values = [TermsMetrics.TermCount(term=term, count=count) for term, count in counts]
+            return TermsMetrics(total=sum(count for _, count in counts), values=values)
+        low, high = await _off_loop(search.extremes, index, key)
+        if metadata_property.is_integer:
+            return IntegerMetadataMetrics(min=low, max=high)
+        return FloatMetadataMetrics(min=low, max=high)
+
+
+async def _off_loop(function: Callable[..., Result], *arguments: Any) -> Result:
+    return await asyncio.to_thread(function, *arguments)
+
+
+def _text_query(query: TextQuery | str | None) -> search.Text | None:
+    if query is None:
+        return None
+    return search.Text(query) if isinstance(query, str) else search.Text(query.q, query.field)
+
+
+def _items(hits: list[search.Hit]) -> list[SearchResponseItem]:
+    return [SearchResponseItem(record_id=UUID(bytes=hit.record), score=hit.score) for hit in hits]
+
+
+def _with_total(rows: list[tuple[Any, ...]]) -> dict[str, int]:
+    counts = dict(rows)
+    return {"total": sum(counts.values()), **counts}

@@ -1,0 +1,113 @@
+"""Argilla's background jobs without Redis and without a worker process.
+
+Argilla queues its jobs (status updates after a change of the overlap, import and export, webhooks)
+with rq on Redis. Here Redis is fakeredis, in memory, and the workers are threads of the server.
+What was queued when the server was killed is lost; `rebuild` finds at start what that left undone.
+"""
+
+import asyncio
+import logging
+import threading
+from datetime import timedelta
+from typing import Any
+
+import fakeredis
+import redis
+from rq import Queue, SimpleWorker
+from rq.job import Job
+from rq.registry import ScheduledJobRegistry
+from rq.timeouts import TimerDeathPenalty
+
+_LOG = logging.getLogger(__name__)
+
+BLOCKING_JOBS = {"notify_event_job", "export_dataset_to_hub_job", "import_dataset_from_hub_job"}
+"""Coroutines that wait for the network without giving way: they would stop the whole server."""
+
+RETRY_CHECK_SECONDS = 5.0
+RESTART_SECONDS = 1.0
+
+
+def replace_redis() -> None:
+    """Have every later `redis.from_url` answered in memory; before argilla_server is imported."""
+    server = fakeredis.FakeServer()
+
+    def from_url(*_: Any, **__: Any) -> fakeredis.FakeRedis:
+        return fakeredis.FakeRedis(server=server)
+
+    redis.from_url = from_url
+
+
+def start_workers(loop: asyncio.AbstractEventLoop, queues: list[Queue]) -> None:
+    """Work on the queues until the process ends, one thread each.
+
+    A job's coroutine runs on the server's loop, to which its database connections belong; the
+    blocking ones run on a loop of their own in the worker's thread.
+    """
+
+    def execute(job: Job) -> Any:
+        result = job.func(*job.args, **job.kwargs)
+        if not asyncio.iscoroutine(result):
+            return result
+        if job.func.__name__ in BLOCKING_JOBS:
+            return asyncio.run(result)
+        return asyncio.run_coroutine_threadsafe(result, loop).result()
+
+    Job._execute = execute
+    for queue in queues:
+        threading.Thread(target=_work, args=[queue], name=f"jobs-{queue.name}", daemon=True).start()
+    threading.Thread(target=_requeue_retries, args=[queues], name="jobs-retry", daemon=True).start()
+
+
+class _ThreadWorker(SimpleWorker):
+    """rq's worker without what only a process's main thread can do."""
+
+    death_penalty_class = TimerDeathPenalty
+
+    def _install_signal_handlers(self) -> None:
+        pass
+
+    def subscribe(self) -> None:
+        pass
+
+    def unsubscribe(self) -> None:
+        pass
+
+    def handle_exception(self, job: Job, *exc_info: Any) -> None:
+        _LOG.error("job %s failed: %s", job.id, job.description, exc_info=exc_info)
+        super().handle_exception(job, *exc_info)
+
+
+def _work(queue: Queue) -> None:
+    stopped = threading.Event()
+    while True:
+        try:
+            _ThreadWorker([queue], connection=queue.connection).work(logging_level="WARNING")
+        except Exception:  # noqa: BLE001 - logged; without its worker every later job would hang
+            _LOG.exception("the worker of queue %s broke down: starting it again", queue.name)
+        stopped.wait(RESTART_SECONDS)
+
+
+def _requeue_retries(queues: list[Queue]) -> None:
+    """Put failed jobs that wait for another try back into their queue when their time has come."""
+    clock = threading.Event()
+    while not clock.wait(RETRY_CHECK_SECONDS):
+        for queue in queues:
+            requeue_due(queue)
+
+
+def requeue_due(queue: Queue, within: timedelta = timedelta()) -> int:
+    """Queue the scheduled jobs that are due, or will be within a time; how many there were."""
+    registry = ScheduledJobRegistry(queue=queue)
+    due = registry.get_jobs_to_schedule(_timestamp() + int(within.total_seconds()))
+    for job in Job.fetch_many(due, connection=queue.connection):
+        if job is not None:
+            queue._enqueue_job(job)
+    for job_id in due:
+        registry.remove(job_id)
+    return len(due)
+
+
+def _timestamp() -> int:
+    from rq.utils import current_timestamp
+
+    return int(current_timestamp())

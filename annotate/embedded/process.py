@@ -1,0 +1,120 @@
+"""The embedded server as a background process: start, stop, find. Imports nothing of Argilla."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from annotate.embedded.home import ServerAddress, address, holder, prepare
+from annotate.errors import ServerError
+
+START_SECONDS = 180.0
+STOP_SECONDS = 20.0
+LOG_BYTES = 10 * 2**20
+LOG_TAIL_LINES = 5
+_POLL_SECONDS = 0.1
+
+
+def start(home: Path, port: int = 6900, *, timeout: float = START_SECONDS) -> ServerAddress:
+    """Start the server in the background and wait until it answers.
+
+    Args:
+        home: the server's folder, made if need be.
+        port: on loopback; 0 takes any free one.
+        timeout: seconds to wait; a first start migrates the database and takes longest.
+
+    Raises:
+        ServerError: one runs on this folder already, the port is taken, or it did not start.
+    """
+    if (pid := holder(home)) is not None:
+        raise ServerError(
+            f"a server is running on this project already (process {pid})",
+            where=str(home),
+            remedy="Use it, or stop it with `handloom down`",
+        )
+    prepare(home)
+    log = home / "server.log"
+    if log.exists() and log.stat().st_size > LOG_BYTES:
+        log.replace(log.with_suffix(".log.1"))
+    with log.open("ab") as output:
+        began = output.tell()
+        child = subprocess.Popen(
+            [sys.executable, "-m", "annotate.embedded", "--home", str(home), "--port", str(port)],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    return _wait(home, child, log, began, timeout)
+
+
+def _wait(
+    home: Path, child: "subprocess.Popen[bytes]", log: Path, began: int, timeout: float
+) -> ServerAddress:
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        where = address(home)
+        if where is not None and _answers(where.url):
+            return where
+        if child.poll() is not None:
+            raise ServerError(_last_words(log, began), where=str(log))
+        time.sleep(_POLL_SECONDS)
+    child.terminate()
+    raise ServerError(
+        f"Argilla did not answer within {timeout:.0f} seconds; its log ends: "
+        + _last_words(log, began),
+        where=str(log),
+    )
+
+
+def stop(home: Path) -> bool:
+    """End the server and wait for it; False if none was running."""
+    pid = holder(home)
+    if pid is None:
+        return False
+    for ending in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.kill(pid, ending)
+        except ProcessLookupError:
+            return True
+        deadline = time.monotonic() + STOP_SECONDS
+        while time.monotonic() < deadline:
+            if holder(home) != pid:
+                _reap(pid)
+                return True
+            time.sleep(_POLL_SECONDS)
+    raise ServerError(f"the server (process {pid}) does not end", where=str(home))
+
+
+def running(home: Path) -> ServerAddress | None:
+    """The server that runs on this folder and answers; None if there is none."""
+    where = address(home)
+    return where if where is not None and _answers(where.url) else None
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{url}/api/v1/version", timeout=5) as response:
+            return bool(response.status == 200)
+    except (urllib.error.URLError, TimeoutError, ConnectionError):
+        return False
+
+
+def _last_words(log: Path, began: int) -> str:
+    """The end of what the process wrote, on one line."""
+    with log.open("rb") as file:
+        file.seek(began)
+        lines = file.read().decode(errors="replace").strip().splitlines()
+    return " / ".join(line.strip() for line in lines[-LOG_TAIL_LINES:]) or "it said nothing"
+
+
+def _reap(pid: int) -> None:
+    """Take leave of the process if it is our child, so that it does not linger as a zombie."""
+    try:
+        os.waitpid(pid, 0)
+    except ChildProcessError:
+        return

@@ -1,0 +1,150 @@
+"""The embedded server itself: the real Argilla, in this process, on loopback."""
+
+import asyncio
+import contextlib
+import io
+import logging
+import os
+import shutil
+import socket
+import sqlite3
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from annotate.embedded import home as folder
+from annotate.embedded.home import Secrets, ServerAddress
+from annotate.errors import ServerError
+
+if TYPE_CHECKING:
+    import uvicorn
+
+GRACE_SECONDS = 5
+BUSY_SECONDS = 30
+
+_LOG = logging.getLogger(__name__)
+
+
+def serve(home: Path, host: str = "127.0.0.1", port: int = 6900) -> None:
+    """Run Argilla in the foreground until SIGTERM or SIGINT.
+
+    Args:
+        home: the server's folder, made if need be.
+        host: address to listen on.
+        port: 0 takes any free one.
+
+    Raises:
+        ServerError: another server runs on this folder, or the port is taken.
+    """
+    folder.prepare(home)
+    with folder.locked(home), _listen(host, port) as listener:
+        (home / "server.json").unlink(missing_ok=True)
+        secrets = folder.secrets_of(home)
+        _configure(home, secrets)
+        _prepare_database(home / "argilla.db")
+        try:
+            asyncio.run(_serve(home, secrets, listener))
+        finally:
+            (home / "server.json").unlink(missing_ok=True)
+            shutil.rmtree(home / "page", ignore_errors=True)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen()  # two sockets may share a port until one of them listens
+    except OSError as error:
+        listener.close()
+        raise ServerError(
+            f"cannot listen there: {error.strerror}",
+            where=f"{host}:{port}",
+            remedy="Free the port, or choose another with --port",
+        ) from error
+    return listener
+
+
+def _configure(home: Path, secrets: Secrets) -> None:
+    """Set what Argilla reads from the environment, and nothing that others have set there."""
+    for name in [name for name in os.environ if name.startswith("ARGILLA_")]:
+        del os.environ[name]
+    os.environ |= {
+        "ARGILLA_HOME_PATH": str(home.absolute()),
+        "ARGILLA_DATABASE_SQLITE_TIMEOUT": str(BUSY_SECONDS),
+        "ARGILLA_SEARCH_ENGINE": "handloom",
+        "ARGILLA_CORS_ORIGINS": "[]",
+        "ARGILLA_AUTH_SECRET_KEY": secrets.session_key,
+        "ARGILLA_AUTH_OAUTH_CFG": str(home.absolute() / "oauth.yaml"),
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+    }
+
+
+def _prepare_database(path: Path) -> None:
+    """Make the database or bring it to Argilla's version.
+
+    It keeps a write-ahead log, so that reading does not wait for writing; SQLite remembers that in
+    the file.
+    """
+    db = sqlite3.connect(path)
+    db.execute("PRAGMA journal_mode = WAL")
+    db.close()
+    path.chmod(0o600)
+    from annotate.embedded import jobs
+
+    jobs.replace_redis()
+    from argilla_server.cli.database.migrate import migrate_db
+
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+            migrate_db("head")
+    except BaseException:
+        _LOG.error("migration of the database failed:\n%s", said.getvalue())
+        raise
+
+
+async def _serve(home: Path, secrets: Secrets, listener: socket.socket) -> None:
+    app = _application(home)
+    import uvicorn
+    from argilla_server.jobs.queues import DEFAULT_QUEUE, HIGH_QUEUE
+
+    from annotate.embedded import accounts, jobs, rebuild
+
+    await accounts.ensure_owner(secrets)
+    await rebuild.rebuild_outdated()
+    jobs.start_workers(asyncio.get_running_loop(), [HIGH_QUEUE, DEFAULT_QUEUE])
+    server = uvicorn.Server(
+        uvicorn.Config(
+            app,
+            log_level="warning",
+            access_log=False,
+            timeout_graceful_shutdown=GRACE_SECONDS,
+        )
+    )
+    announcement = asyncio.create_task(_announce(home, server, listener))
+    await server.serve(sockets=[listener])
+    announcement.cancel()
+
+
+def _application(home: Path) -> "uvicorn._types.ASGI3Application":
+    """Argilla's application; it copies its web page to a temporary folder, which is ours here."""
+    pages = home / "page"
+    shutil.rmtree(pages, ignore_errors=True)
+    pages.mkdir()
+    tempfile.tempdir = str(pages)
+    try:
+        from annotate.embedded import engine  # noqa: F401 - registers the search engine
+
+        from argilla_server import app
+    finally:
+        tempfile.tempdir = None
+    return app
+
+
+async def _announce(home: Path, server: "uvicorn.Server", listener: socket.socket) -> None:
+    while not server.started:
+        await asyncio.sleep(0.05)
+    host, port = listener.getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+    folder.announce(home, ServerAddress(f"http://{shown}:{port}", os.getpid(), port))
