@@ -75,7 +75,7 @@ def answer_key(question: str) -> str:
 
 
 def dataset_keys(dataset: Dataset) -> dict[str, Kind]:
-    """Every key that can be filtered and sorted by in this data set, with the type of its values."""
+    """Every key of this data set that can be filtered and sorted by, with its values' type."""
     keys: dict[str, Kind] = {}
     for prop in dataset.metadata_properties:
         keys[metadata_key(prop.name)] = _METADATA_KINDS[prop.type.value]

@@ -43,7 +43,7 @@ Result = TypeVar("Result")
 
 
 @SearchEngine.register("handloom")
-class HandloomSearchEngine(SearchEngine):
+class HandloomSearchEngine(SearchEngine):  # type: ignore[misc]
     """Argilla's searches, answered by SQLite."""
 
     _open: ClassVar[dict[Path, DatasetIndex]] = {}
@@ -54,16 +54,19 @@ class HandloomSearchEngine(SearchEngine):
 
     @classmethod
     async def new_instance(cls) -> "HandloomSearchEngine":
+        """An engine for one request, on the index folder of this server."""
         return cls(Path(settings.home_path) / "index")
 
     async def close(self) -> None:
         """Nothing to do after a request: the files stay open for the next one."""
 
     async def ping(self) -> bool:
+        """Make sure that the index folder is there."""
         self._folder.mkdir(parents=True, exist_ok=True)
         return True
 
     async def info(self) -> dict[str, Any]:
+        """What `/api/v1/status` shows."""
         return {"engine": "handloom", "sqlite": sqlite3.sqlite_version}
 
     def index(self, dataset_id: UUID) -> DatasetIndex:
@@ -81,6 +84,7 @@ class HandloomSearchEngine(SearchEngine):
         return self._folder / f"{dataset_id}.db"
 
     async def create_index(self, dataset: Dataset) -> None:
+        """Make an empty index for a data set that is being published."""
         keys = documents.dataset_keys(dataset)
         fields = [field.name for field in dataset.fields]
         searched = [field.name for field in dataset.fields if not field.is_image]
@@ -89,6 +93,7 @@ class HandloomSearchEngine(SearchEngine):
         self._open[path] = await _off_loop(DatasetIndex.create, path, keys, fields, searched)
 
     async def delete_index(self, dataset: Dataset) -> None:
+        """Remove a data set's index, if there is one."""
         path = self._path(dataset.id)
         if index := self._open.pop(path, None):
             index.close()
@@ -97,6 +102,7 @@ class HandloomSearchEngine(SearchEngine):
     async def configure_metadata_property(
         self, dataset: Dataset, metadata_property: MetadataProperty
     ) -> None:
+        """Have a property's values indexed from now on."""
         key = documents.metadata_key(metadata_property.name)
         kind = documents.metadata_kind(metadata_property.type.value)
         await _off_loop(self.index(dataset.id).declare, key, kind)
@@ -105,45 +111,54 @@ class HandloomSearchEngine(SearchEngine):
         """Nothing to prepare: vectors are kept by the settings' id."""
 
     async def index_records(self, dataset: Dataset, records: Iterable[Record]) -> None:
+        """Add records, or replace them with everything that belongs to them."""
         rows = [documents.record_row(record) for record in records]
         await _off_loop(self.index(dataset.id).put_records, rows)
 
     async def partial_record_update(self, record: Record, **update: Any) -> None:
+        """Note a record's new status, the one thing Argilla updates alone."""
         status = str(update["status"].value)
         updated_at = documents.microseconds(record.updated_at)
         index = self.index(record.dataset_id)
         await _off_loop(index.set_status, record.id.bytes, status, updated_at)
 
     async def delete_records(self, dataset: Dataset, records: Iterable[Record]) -> None:
+        """Forget records."""
         ids = [record.id.bytes for record in records]
         await _off_loop(self.index(dataset.id).delete_records, ids)
 
     async def update_record_response(self, response: Response) -> None:
+        """Add a response or replace it."""
         index = self.index(response.record.dataset_id)
         row = documents.response_row(response)
         await _off_loop(index.put_response, response.record_id.bytes, row)
 
     async def delete_record_response(self, response: Response) -> None:
+        """Forget a response."""
         index = self.index(response.record.dataset_id)
         await _off_loop(index.delete_response, response.id.bytes)
 
     async def update_record_suggestion(self, suggestion: Suggestion) -> None:
+        """Add a suggestion or replace it."""
         index = self.index(suggestion.record.dataset_id)
         facets = documents.suggestion_facets(suggestion)
         await _off_loop(index.put_facets, suggestion.record_id.bytes, facets)
 
     async def delete_record_suggestion(self, suggestion: Suggestion) -> None:
+        """Forget a suggestion."""
         index = self.index(suggestion.record.dataset_id)
         emptied = dict.fromkeys(documents.suggestion_facets(suggestion))
         await _off_loop(index.put_facets, suggestion.record_id.bytes, emptied)
 
     async def get_dataset_progress(self, dataset: Dataset) -> dict[str, int]:
+        """Number of records, in all and by status; nothing for a draft data set."""
         if dataset.is_draft:
             return {}
         sql = "SELECT status, count(*) FROM record GROUP BY status"
         return _with_total(await _off_loop(self.index(dataset.id).read, sql))
 
     async def get_dataset_user_progress(self, dataset: Dataset, user: User) -> dict[str, int]:
+        """Number of one person's responses, in all and by status; nothing for a draft."""
         if dataset.is_draft:
             return {}
         sql = "SELECT status, count(*) FROM response WHERE user = ? GROUP BY status"
@@ -159,6 +174,11 @@ class HandloomSearchEngine(SearchEngine):
         limit: int = 100,
         user_id: UUID | str | None = None,
     ) -> SearchResponses:
+        """A page of the records that match text and filter.
+
+        In the order asked for; else the best match first; else in the order of pushing, or for
+        `user_id` in that person's own stable shuffle.
+        """
         request = search.Search(
             text=_text_query(query),
             filter=filter,
@@ -182,6 +202,11 @@ class HandloomSearchEngine(SearchEngine):
         order: Any = "most_similar",
         threshold: float | None = None,
     ) -> SearchResponses:
+        """The records nearest to a vector, or to a record's (which is left out), by cosine.
+
+        Raises:
+            ValueError: neither or both of vector and record are given, or the record has none.
+        """
         if bool(value) == bool(record):
             raise ValueError(
                 "Must provide either vector value or record to compute the similarity search"
@@ -202,6 +227,7 @@ class HandloomSearchEngine(SearchEngine):
         return SearchResponses(items=_items(hits), total=len(hits))
 
     async def compute_metrics_for(self, metadata_property: MetadataProperty) -> MetadataMetrics:
+        """The values of a metadata property: counts of terms, extremes of numbers."""
         index = self.index(metadata_property.dataset_id)
         key = documents.metadata_key(metadata_property.name)
         if metadata_property.is_terms:

@@ -12,13 +12,18 @@ import fcntl
 import json
 import os
 import secrets
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from annotate.errors import ServerError
+
+# Who only looks whether a server runs holds the lock for an instant: try again before refusing.
+LOCK_TRIES = 10
+LOCK_WAIT_SECONDS = 0.05
 
 START_REMEDY = "Start it with `handloom up`"
 
@@ -66,18 +71,28 @@ def locked(home: Path) -> Iterator[None]:
         ServerError: another process holds it.
     """
     with (home / "lock").open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ServerError(
-                "another server is running on this project",
-                where=str(home),
-                remedy="Use it, or stop it with `handloom down`",
-            ) from None
+        for patience in reversed(range(LOCK_TRIES)):
+            if _try_lock(lock):
+                break
+            if not patience:
+                raise ServerError(
+                    "another server is running on this project",
+                    where=str(home),
+                    remedy="Use it, or stop it with `handloom down`",
+                )
+            time.sleep(LOCK_WAIT_SECONDS)
         lock.truncate(0)
         lock.write(str(os.getpid()))
         lock.flush()
         yield
+
+
+def _try_lock(lock: IO[str]) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def holder(home: Path) -> int | None:
@@ -86,12 +101,10 @@ def holder(home: Path) -> int | None:
     if not path.exists():
         return None
     with path.open("r+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            text = lock.read()
-            return int(text) if text else None
-    return None
+        if _try_lock(lock):
+            return None
+        text = lock.read()
+        return int(text) if text else None
 
 
 def address(home: Path) -> ServerAddress | None:

@@ -19,6 +19,7 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -105,7 +106,7 @@ class DatasetIndex:
         with self.lock:
             self._db.close()
 
-    def read(self, sql: str, parameters: Sequence[object] = ()) -> list[tuple[object, ...]]:
+    def read(self, sql: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
         """All rows of a query."""
         with self.lock:
             return self._db.execute(sql, parameters).fetchall()
@@ -124,11 +125,11 @@ class DatasetIndex:
     def keys(self) -> dict[str, tuple[int, Kind]]:
         """Number and type of each key."""
         rows = self.read("SELECT name, n, kind FROM key")
-        return {name: (n, kind) for name, n, kind in rows}  # type: ignore[misc]
+        return {name: (n, kind) for name, n, kind in rows}
 
     def columns(self) -> dict[str, str]:
         """Text column of each searchable field."""
-        return dict(self.read('SELECT name, "column" FROM field'))  # type: ignore[arg-type]
+        return dict(self.read('SELECT name, "column" FROM field'))
 
     def declare(self, key: str, kind: Kind) -> None:
         """Add a key, or give it another type; values of the old type are dropped."""
@@ -224,7 +225,7 @@ class DatasetIndex:
         """Record numbers, int64 (n,), and their vectors, float32 (n, dimensions)."""
         rows = self.read("SELECT record, value FROM vector WHERE settings = ?", [settings])
         numbers = np.array([row[0] for row in rows], dtype=np.int64)
-        matrix = np.frombuffer(b"".join(row[1] for row in rows), dtype="<f4")  # type: ignore[misc]
+        matrix = np.frombuffer(b"".join(row[1] for row in rows), dtype="<f4")
         return numbers, matrix.reshape(len(rows), -1) if rows else matrix.reshape(0, 0)
 
 

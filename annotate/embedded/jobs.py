@@ -8,7 +8,6 @@ What was queued when the server was killed is lost; `rebuild` finds at start wha
 import asyncio
 import logging
 import threading
-from datetime import timedelta
 from typing import Any
 
 import fakeredis
@@ -52,7 +51,7 @@ def start_workers(loop: asyncio.AbstractEventLoop, queues: list[Queue]) -> None:
             return asyncio.run(result)
         return asyncio.run_coroutine_threadsafe(result, loop).result()
 
-    Job._execute = execute
+    Job._execute = execute  # type: ignore[method-assign, assignment]
     for queue in queues:
         threading.Thread(target=_work, args=[queue], name=f"jobs-{queue.name}", daemon=True).start()
     threading.Thread(target=_requeue_retries, args=[queues], name="jobs-retry", daemon=True).start()
@@ -61,7 +60,7 @@ def start_workers(loop: asyncio.AbstractEventLoop, queues: list[Queue]) -> None:
 class _ThreadWorker(SimpleWorker):
     """rq's worker without what only a process's main thread can do."""
 
-    death_penalty_class = TimerDeathPenalty
+    death_penalty_class = TimerDeathPenalty  # type: ignore[assignment]
 
     def _install_signal_handlers(self) -> None:
         pass
@@ -92,22 +91,15 @@ def _requeue_retries(queues: list[Queue]) -> None:
     clock = threading.Event()
     while not clock.wait(RETRY_CHECK_SECONDS):
         for queue in queues:
-            requeue_due(queue)
+            try:
+                _requeue_due(queue)
+            except Exception:  # noqa: BLE001 - logged; without this thread nothing is tried again
+                _LOG.exception("jobs of queue %s could not be queued again", queue.name)
 
 
-def requeue_due(queue: Queue, within: timedelta = timedelta()) -> int:
-    """Queue the scheduled jobs that are due, or will be within a time; how many there were."""
-    registry = ScheduledJobRegistry(queue=queue)
-    due = registry.get_jobs_to_schedule(_timestamp() + int(within.total_seconds()))
-    for job in Job.fetch_many(due, connection=queue.connection):
+def _requeue_due(queue: Queue) -> None:
+    registry: Any = ScheduledJobRegistry(queue=queue)  # type: ignore[no-untyped-call]
+    for job in Job.fetch_many(registry.get_jobs_to_schedule(), connection=queue.connection):
         if job is not None:
             queue._enqueue_job(job)
-    for job_id in due:
-        registry.remove(job_id)
-    return len(due)
-
-
-def _timestamp() -> int:
-    from rq.utils import current_timestamp
-
-    return int(current_timestamp())
+            registry.remove(job)

@@ -103,15 +103,11 @@ class QueryBuilder:
         whose = "user = ?" if user else "1"
         if scope.question:
             inner = self._values(filter, answer_key(scope.question))
-            if inner.text == "1" and not user:
-                return inner
-            answered = (
-                "1"
-                if inner.text == "1"
-                else f"n IN (SELECT response FROM answer INDEXED BY answer_value WHERE {inner.text})"
-            )
+            if inner.text == "1":
+                return _status_condition([], user)
+            answered = f"SELECT response FROM answer INDEXED BY answer_value WHERE {inner.text}"
             return Sql(
-                f"r.n IN (SELECT record FROM response WHERE {whose} AND {answered})",
+                f"r.n IN (SELECT record FROM response WHERE {whose} AND n IN ({answered}))",
                 [*user, *inner.parameters],
             )
         if scope.property == "status" and isinstance(filter, TermsFilter):

@@ -62,14 +62,14 @@ def run(index: DatasetIndex, request: Search) -> tuple[list[Hit], int]:
     """
     match, source = _source(index, request)
     (total,) = index.read(f"SELECT count(*) {source.text}", source.parameters)[0]
-    if not request.limit or request.offset >= int(str(total)):
-        return [], int(str(total))
+    if not request.limit or request.offset >= total:
+        return [], total
     order, score = _order(index, request, match)
     rows = index.read(
         f"SELECT r.id, {score} {source.text} ORDER BY {order.text} LIMIT ? OFFSET ?",
         [*source.parameters, *order.parameters, request.limit, request.offset],
     )
-    return [Hit(*row) for row in rows], int(str(total))  # type: ignore[arg-type]
+    return [Hit(*row) for row in rows], total
 
 
 def nearest(index: DatasetIndex, target: Nearest, among: Search) -> list[Hit]:
@@ -91,19 +91,18 @@ def nearest(index: DatasetIndex, target: Nearest, among: Search) -> list[Hit]:
     best = np.lexsort((numbers, -scores))[: target.limit]
     if target.threshold is not None:
         best = best[scores[best] >= target.threshold]
-    ids = dict(
-        index.read(
-            f"SELECT n, id FROM record WHERE n IN ({', '.join('?' * len(best))})",
-            [int(n) for n in numbers[best]],
-        )
+    marks = ", ".join("?" * len(best))
+    found = index.read(
+        f"SELECT n, id FROM record WHERE n IN ({marks})", [int(n) for n in numbers[best]]
     )
-    return [Hit(ids[int(numbers[at])], float(scores[at])) for at in best]  # type: ignore[arg-type]
+    ids = dict(found)
+    return [Hit(ids[int(numbers[at])], float(scores[at])) for at in best]
 
 
 def term_counts(index: DatasetIndex, key: str) -> list[tuple[str, int]]:
     """Each value of a key with the number of records that have it, the most frequent first."""
     number, _ = index.keys().get(key, (None, None))
-    return index.read(  # type: ignore[return-value]
+    return index.read(
         "SELECT value, count(*) AS records FROM facet INDEXED BY facet_value WHERE key = ?"
         " GROUP BY value ORDER BY records DESC, value",
         [number],
@@ -117,7 +116,8 @@ def extremes(index: DatasetIndex, key: str) -> tuple[Any, Any]:
         f"(SELECT {pick}(value) FROM facet INDEXED BY facet_value WHERE key = ?)"
         for pick in ("min", "max")
     ]
-    return index.read(f"SELECT {ends[0]}, {ends[1]}", [number, number])[0]  # type: ignore[return-value]
+    low, high = index.read(f"SELECT {ends[0]}, {ends[1]}", [number, number])[0]
+    return low, high
 
 
 def _source(index: DatasetIndex, request: Search) -> tuple[TextMatch | None, Sql]:
@@ -188,4 +188,7 @@ def _cosines(matrix: np.ndarray, vector: np.ndarray) -> np.ndarray:
     """Cosines of rows to a vector; 0 where either has no length."""
     products = matrix @ vector
     lengths = np.linalg.norm(matrix, axis=1) * np.linalg.norm(vector)
-    return np.divide(products, lengths, out=np.zeros_like(products), where=lengths > 0)
+    cosines: np.ndarray = np.divide(
+        products, lengths, out=np.zeros_like(products), where=lengths > 0
+    )
+    return cosines

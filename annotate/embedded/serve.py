@@ -6,8 +6,10 @@ import io
 import logging
 import os
 import shutil
+import signal
 import socket
 import sqlite3
+import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +20,7 @@ from annotate.errors import ServerError
 
 if TYPE_CHECKING:
     import uvicorn
+    from uvicorn._types import ASGI3Application
 
 GRACE_SECONDS = 5
 BUSY_SECONDS = 30
@@ -42,11 +45,18 @@ def serve(home: Path, host: str = "127.0.0.1", port: int = 6900) -> None:
         secrets = folder.secrets_of(home)
         _configure(home, secrets)
         _prepare_database(home / "argilla.db")
+        # uvicorn passes the signal on when it has ended: without a handler that kills us at once.
+        signal.signal(signal.SIGTERM, _exit)
+        signal.signal(signal.SIGINT, _exit)
         try:
             asyncio.run(_serve(home, secrets, listener))
         finally:
             (home / "server.json").unlink(missing_ok=True)
             shutil.rmtree(home / "page", ignore_errors=True)
+
+
+def _exit(*_: object) -> None:
+    sys.exit(0)
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -107,6 +117,7 @@ def _prepare_database(path: Path) -> None:
 async def _serve(home: Path, secrets: Secrets, listener: socket.socket) -> None:
     app = _application(home)
     import uvicorn
+    from argilla_server.database import async_engine
     from argilla_server.jobs.queues import DEFAULT_QUEUE, HIGH_QUEUE
 
     from annotate.embedded import accounts, jobs, rebuild
@@ -123,20 +134,25 @@ async def _serve(home: Path, secrets: Secrets, listener: socket.socket) -> None:
         )
     )
     announcement = asyncio.create_task(_announce(home, server, listener))
-    await server.serve(sockets=[listener])
-    announcement.cancel()
+    try:
+        await server.serve(sockets=[listener])
+    finally:
+        announcement.cancel()
+        await async_engine.dispose()
 
 
-def _application(home: Path) -> "uvicorn._types.ASGI3Application":
+def _application(home: Path) -> "ASGI3Application":
     """Argilla's application; it copies its web page to a temporary folder, which is ours here."""
     pages = home / "page"
     shutil.rmtree(pages, ignore_errors=True)
     pages.mkdir()
     tempfile.tempdir = str(pages)
     try:
-        from annotate.embedded import engine  # noqa: F401 - registers the search engine
+        import argilla_server
 
-        from argilla_server import app
+        import annotate.embedded.engine  # noqa: F401 - registers the search engine
+
+        app: ASGI3Application = argilla_server.app
     finally:
         tempfile.tempdir = None
     return app
