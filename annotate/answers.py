@@ -152,7 +152,7 @@ def _redo_preference(value: Any, question: AskedQuestion, outputs: Sequence[str]
 
 
 def _undo_ranking(value: Any, question: AskedQuestion, outputs: Sequence[str]) -> list[Any]:
-    ranks = {}
+    ranks: dict[str, int] = {}
     for place in value if isinstance(value, list) else [value]:
         option = place.get("value") if isinstance(place, Mapping) else None
         if option not in FIELDS[: len(outputs)]:
@@ -160,8 +160,10 @@ def _undo_ranking(value: Any, question: AskedQuestion, outputs: Sequence[str]) -
         rank = place.get("rank")
         if rank is None:
             continue
-        if not isinstance(rank, int) or not 1 <= rank <= len(outputs):
+        if isinstance(rank, bool) or rank not in range(1, len(outputs) + 1):
             raise _UnreadableError(f"{rank!r} is not a rank from 1 to {len(outputs)}")
+        if outputs[FIELDS.index(option)] in ranks:
+            raise _UnreadableError(f"{option} is ranked twice")
         ranks[outputs[FIELDS.index(option)]] = rank
     return [{"ranks": ranks}] if ranks else []
 

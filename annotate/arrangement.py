@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from annotate.guidelines import Guideline
 from annotate.orders import Codes, balanced_rotations, balanced_sides, random_keys
@@ -127,14 +128,20 @@ def _at_most(sets: _Sets, count: int, seed: int) -> npt.NDArray[np.bool_]:
 def _earlier_sets(earlier: pa.Table | None, sets: _Sets) -> _Sets:
     """What the batch holds already; the outputs in the order shown."""
     n = sets.outputs.shape[1]
-    rows = [] if earlier is None else earlier.to_pylist()
-    rows = [row for row in rows if row["batch"] == sets.batch and len(row["output_ids"]) == n]
+    table = SCHEMAS["items"].empty_table() if earlier is None else earlier
+    in_batch = pc.equal(table["batch"], sets.batch)
+    table = table.filter(pc.and_(in_batch, pc.equal(pc.list_value_length(table["output_ids"]), n)))
     return _Sets(
-        ids=np.array([row["item_id"] for row in rows], dtype=object),
-        prompt_ids=np.array([row["prompt_id"] for row in rows], dtype=object),
-        outputs=np.array([row["output_ids"] for row in rows], dtype=object).reshape(-1, n),
+        ids=_texts(table["item_id"]),
+        prompt_ids=_texts(table["prompt_id"]),
+        outputs=_texts(pc.list_flatten(table["output_ids"])).reshape(-1, n),
         batch=sets.batch,
     )
+
+
+def _texts(column: pa.ChunkedArray) -> Texts:
+    texts: Texts = np.array(column.to_pylist(), dtype=object)
+    return texts
 
 
 def _pair_order(sets: _Sets, before: _Sets, models: dict[str, str], seed: int) -> Texts:
@@ -152,7 +159,7 @@ def _pair_order(sets: _Sets, before: _Sets, models: dict[str, str], seed: int) -
         earlier=np.concatenate([decided, np.zeros(len(new.ids))]).astype(np.int8),
     )
     shown = np.where((sides > 0)[:, None], outputs, outputs[:, ::-1])
-    return shown[pd.Index(ids).get_indexer(pd.Index(sets.ids))]
+    return _pick(shown, ids, sets.ids)
 
 
 def _ranking_order(sets: _Sets, before: _Sets, models: dict[str, str], seed: int) -> Texts:
@@ -175,8 +182,12 @@ def _ranking_order(sets: _Sets, before: _Sets, models: dict[str, str], seed: int
     by_model = np.argsort(code[len(before.ids) :], axis=1, kind="stable")
     order = np.take_along_axis(by_model, rotation, axis=1)
     shown = np.concatenate([before.outputs, np.take_along_axis(new.outputs, order, axis=1)])
-    ids = np.concatenate([before.ids, new.ids])
-    return shown[pd.Index(ids).get_indexer(pd.Index(sets.ids))]
+    return _pick(shown, np.concatenate([before.ids, new.ids]), sets.ids)
+
+
+def _pick(rows: Texts, ids: Texts, wanted: Texts) -> Texts:
+    picked: Texts = rows[pd.Index(ids).get_indexer(pd.Index(wanted))]
+    return picked
 
 
 def _model_codes(outputs: Texts, models: dict[str, str]) -> Codes:
@@ -184,7 +195,7 @@ def _model_codes(outputs: Texts, models: dict[str, str]) -> Codes:
     place = {name: at for at, name in enumerate(sorted({*models.values(), ""}))}
     known = {output: place[model] for output, model in models.items()}
     flat = pd.Series(outputs.ravel(), dtype=object).map(known).fillna(place[""])
-    return flat.to_numpy(dtype=np.int64).reshape(outputs.shape)
+    return np.asarray(flat, dtype=np.int64).reshape(outputs.shape)
 
 
 def _table(sets: _Sets, shown: Texts, guideline: Guideline) -> pa.Table:
