@@ -1,0 +1,285 @@
+"""The only client of Argilla: batches, records, responses, users.
+
+Over REST where the SDK loses data (ranks, ties, the responses of users it does not know) or time;
+the SDK makes data sets, because it knows how settings are spelled. Everything here may be repeated
+after a crash: a repeat finds what is there and adds nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from itertools import islice
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+from annotate.errors import ServerError
+from annotate.guidelines import Guideline
+from annotate.runs import Project
+from annotate.server_types import Batch, Record, Response, Submission, User
+from annotate.transport import StatusError, Transport, pause
+
+URL_VARIABLE, KEY_VARIABLE = "HANDLOOM_ARGILLA_URL", "HANDLOOM_ARGILLA_API_KEY"
+WORKSPACE_VARIABLE, WORKSPACE = "HANDLOOM_ARGILLA_WORKSPACE", "handloom"
+
+RECORDS_A_REQUEST = 500  # Argilla's limits
+RECORDS_A_PAGE = 1000
+RESPONSES_A_REQUEST = 100
+
+_PASSES = 5
+_CREATE_ATTEMPTS = 4
+
+
+def connect(project: Project) -> Server:
+    """The server this project uses: the environment's, else the embedded one if it is running.
+
+    Raises:
+        ServerError: none is running, it cannot be reached, or it refuses the key.
+    """
+    url, key = os.environ.get(URL_VARIABLE), os.environ.get(KEY_VARIABLE)
+    if url and not key:
+        raise ServerError(
+            f"{URL_VARIABLE} is set and {KEY_VARIABLE} is not",
+            remedy=f"Set {KEY_VARIABLE} to an owner's key",
+        )
+    if not url or not key:
+        from annotate.embedded.home import credentials
+
+        own = credentials(project.state_dir / "argilla")
+        url, key = own.url, own.api_key
+    server = Server(url, key, workspace=os.environ.get(WORKSPACE_VARIABLE) or WORKSPACE)
+    server.check()
+    return server
+
+
+class Server:
+    """One Argilla server, as one user sees it."""
+
+    def __init__(self, url: str, api_key: str, *, workspace: str = WORKSPACE) -> None:
+        self._transport = Transport(url, api_key)
+        self._key = api_key
+        self.url = self._transport.url
+        self.workspace = workspace
+
+    def __repr__(self) -> str:
+        return f"Server({self.url!r}, workspace={self.workspace!r})"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._transport.close()
+
+    def check(self) -> User:
+        """Ask who we are, with two attempts only: whether the server is there and takes the key."""
+        return User.read(self._transport.request("GET", "me", attempts=2))
+
+    def as_user(self, user: User) -> Server:
+        """The same server as another user sees it."""
+        return Server(self.url, user.api_key, workspace=self.workspace)
+
+    def request(self, method: str, path: str, *, json: Any = None, **params: Any) -> Any:
+        """One REST call under `/api/v1/`, retried; see `annotate.transport`."""
+        return self._transport.request(method, path, json=json, **params)
+
+    def create(self, path: str, content: Mapping[str, Any]) -> None:
+        """POST something that may be there already: after a dropped connection, or by another."""
+        try:
+            self.request("POST", path, json=content)
+        except StatusError as error:
+            if error.status != 409:
+                raise
+
+    @cached_property
+    def workspace_id(self) -> str:
+        """Id of the workspace, which is made if it is not there."""
+        found = self._find_workspace()
+        if found is None:
+            self.create("workspaces", {"name": self.workspace})
+            found = self._find_workspace()
+        if found is None:
+            raise ServerError("the workspace cannot be made", where=self.workspace)
+        return found
+
+    def _find_workspace(self) -> str | None:
+        items = self.request("GET", "me/workspaces")["items"]
+        return next((str(item["id"]) for item in items if item["name"] == self.workspace), None)
+
+    def batches(self) -> list[Batch]:
+        """The data sets of the workspace."""
+        answer = self.request("GET", "me/datasets", workspace_id=self.workspace_id)
+        return [Batch.read(item) for item in answer["items"]]
+
+    def _find_batch(self, name: str) -> Batch | None:
+        return next((batch for batch in self.batches() if batch.name == name), None)
+
+    def batch(self, name: str) -> Batch:
+        """The data set of this name.
+
+        Raises:
+            ServerError: it is not there.
+        """
+        found = self._find_batch(name)
+        if found is None or not found.ready:
+            raise ServerError(
+                f"the batch {name} is not on this server",
+                where=f"{self.url}, workspace {self.workspace}",
+                remedy="`handloom push` puts it there, or name the server that has it",
+            )
+        return found
+
+    def ensure_batch(
+        self, name: str, guideline: Guideline, n_outputs: int, *, multi_turn: bool
+    ) -> Batch:
+        """The data set of this name, made with the guideline's settings if it is not there.
+
+        One that a crash left half made (never published, so without records) is made anew.
+
+        Raises:
+            ServerError: it is there under another guideline or overlap, or cannot be made.
+        """
+        found = self._find_batch(name)
+        attempt = 1
+        while found is None or not found.ready:
+            if found is not None:
+                self.request("DELETE", f"datasets/{found.id}")
+            reason = self._create_batch(name, guideline, n_outputs, multi_turn)
+            found = self._find_batch(name)
+            if reason and attempt == _CREATE_ATTEMPTS and not (found and found.ready):
+                raise ServerError(f"the batch cannot be made ({reason})", where=name)
+            time.sleep(pause(attempt) if reason else 0.0)
+            attempt += 1
+        same = found.guideline_text == guideline.text and found.overlap == guideline.overlap
+        if not same:
+            raise ServerError(
+                "this batch is on the server under another guideline or overlap "
+                f"(its overlap is {found.overlap})",
+                where=name,
+                remedy="Push to another --batch, or with that guideline and --overlap",
+            )
+        return found
+
+    def _create_batch(
+        self, name: str, guideline: Guideline, n_outputs: int, multi_turn: bool
+    ) -> str:
+        """Make a data set through the SDK; why it failed, or nothing."""
+        import argilla as rg
+        from argilla._exceptions import ArgillaError
+
+        from annotate.settings import argilla_settings
+
+        self.workspace_id  # noqa: B018 - makes it
+        try:
+            client = rg.Argilla(api_url=self.url, api_key=self._key)
+            settings = argilla_settings(guideline, n_outputs, multi_turn=multi_turn, client=client)
+            rg.Dataset(name, workspace=self.workspace, settings=settings, client=client).create()
+            client.http_client.close()
+        except (ArgillaError, httpx.HTTPError) as error:
+            return " ".join(str(error).split())[:300] or type(error).__name__
+        return ""
+
+    def shows_chat(self, batch: Batch) -> bool:
+        """Whether the batch shows its prompts as conversations."""
+        fields = self.request("GET", f"datasets/{batch.id}/fields")["items"]
+        return any(f["name"] == "prompt" and f["settings"]["type"] == "chat" for f in fields)
+
+    def publish(
+        self, batch: Batch, records: Iterable[Record], done: Callable[[int], None] | None = None
+    ) -> int:
+        """Put into the batch those records that it does not hold yet; how many these were.
+
+        Args:
+            done: called with the number of records dealt with since the last call.
+        """
+        there = self.record_ids(batch)
+        added = 0
+        rest = iter(records)
+        while chunk := list(islice(rest, RECORDS_A_REQUEST)):
+            missing = [record for record in chunk if record.item_id not in there]
+            if missing:
+                items = [
+                    {
+                        "external_id": record.item_id,
+                        "fields": dict(record.fields),
+                        "metadata": dict(record.metadata),
+                    }
+                    for record in missing
+                ]
+                # An upsert, so that a repeat after a dropped connection finds its own records.
+                self.request("PUT", f"datasets/{batch.id}/records/bulk", json={"items": items})
+                added += len(missing)
+            if done:
+                done(len(chunk))
+        return added
+
+    def record_ids(self, batch: Batch) -> dict[str, str]:
+        """Item id → Argilla's record id, of every record of the batch."""
+        return {r["external_id"]: r["id"] for r in self._records(batch) if r["external_id"]}
+
+    def responses(self, batch: Batch) -> Iterator[Response]:
+        """Every response of every user to the batch, drafts and discards too.
+
+        A record without an item id was not put there by a push and is passed over. So is a
+        response whose user was deleted in this moment: Argilla deletes their responses too.
+        """
+        names = {item["id"]: item["username"] for item in self.request("GET", "users")["items"]}
+        for record in self._records(batch, include="responses"):
+            for response in record.get("responses") or () if record["external_id"] else ():
+                if response["user_id"] in names:
+                    yield Response.read(record["external_id"], names[response["user_id"]], response)
+
+    def _records(self, batch: Batch, **params: str) -> Iterator[dict[str, Any]]:
+        """Every record of the batch, once.
+
+        Argilla pages by time of insertion and offset without a tie-break, so a page may repeat a
+        record of the last and leave out another: passes are made until none is missing.
+        """
+        seen: set[str] = set()
+        size = RECORDS_A_PAGE
+        for _ in range(_PASSES):
+            offset, total = 0, 1
+            while offset < total:
+                path = f"datasets/{batch.id}/records"
+                page = self.request("GET", path, offset=offset, limit=size, **params)
+                total = page["total"]
+                for record in page["items"]:
+                    if record["id"] not in seen:
+                        seen.add(record["id"])
+                        yield record
+                offset += size
+            if len(seen) >= total:
+                return
+            size -= 101  # other page boundaries
+        raise ServerError(
+            f"Argilla lists {len(seen)} of {total} records",
+            where=batch.name,
+            remedy="Run the same command again",
+        )
+
+    def submit(self, answers: Sequence[Submission]) -> list[str]:
+        """Answer records as this user; why Argilla refused each, empty where it did not.
+
+        Answering a record again replaces the answer.
+        """
+        problems = []
+        for start in range(0, len(answers), RESPONSES_A_REQUEST):
+            items = [
+                {"record_id": a.record_id, "values": dict(a.values), "status": a.status}
+                for a in answers[start : start + RESPONSES_A_REQUEST]
+            ]
+            answer = self.request("POST", "me/responses/bulk", json={"items": items})
+            problems += [(i["error"] or {}).get("detail", "") for i in answer["items"]]
+        return problems

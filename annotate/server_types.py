@@ -1,0 +1,98 @@
+"""What goes to Argilla and comes from it: batches, records, users, responses, submissions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Batch:
+    """An Argilla data set: the items of one push (or of several to the same name)."""
+
+    id: str
+    name: str
+    ready: bool
+    """Published: before that it has no records, and after a crash perhaps not all questions."""
+    guideline_text: str
+    overlap: int
+
+    @classmethod
+    def read(cls, answer: Mapping[str, Any]) -> Batch:
+        """From Argilla's JSON."""
+        return cls(
+            id=answer["id"],
+            name=answer["name"],
+            ready=answer["status"] == "ready",
+            guideline_text=answer["guidelines"] or "",
+            overlap=answer["distribution"]["min_submitted"],
+        )
+
+
+@dataclass(frozen=True)
+class Record:
+    """An item as Argilla takes it."""
+
+    item_id: str
+    fields: Mapping[str, Any]
+    metadata: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class User:
+    """An account on the server."""
+
+    id: str
+    name: str
+    role: str
+    api_key: str = field(repr=False)
+
+    @classmethod
+    def read(cls, answer: Mapping[str, Any]) -> User:
+        """From Argilla's JSON."""
+        return cls(answer["id"], answer["username"], answer["role"], answer["api_key"])
+
+
+@dataclass(frozen=True)
+class Response:
+    """What one annotator holds of one item at the moment of asking."""
+
+    item_id: str
+    annotator: str
+    status: str
+    """submitted, draft or discarded."""
+    values: Mapping[str, Any]
+    """Asked question → {"value": …}, the display not undone."""
+    inserted_at: datetime
+    updated_at: datetime
+
+    @classmethod
+    def read(cls, item_id: str, annotator: str, answer: Mapping[str, Any]) -> Response:
+        """From Argilla's JSON, which names record and user by ids of its own."""
+        return cls(
+            item_id=item_id,
+            annotator=annotator,
+            status=answer["status"],
+            values=answer["values"] or {},
+            inserted_at=_utc(answer["inserted_at"]),
+            updated_at=_utc(answer["updated_at"]),
+        )
+
+
+@dataclass(frozen=True)
+class Submission:
+    """An answer to send."""
+
+    record_id: str
+    """Argilla's, from `Server.record_ids`."""
+    values: Mapping[str, Any]
+    status: str = "submitted"
+    """submitted, draft or discarded."""
+
+
+def _utc(text: str) -> datetime:
+    """Argilla's times are UTC and do not say so."""
+    when = datetime.fromisoformat(text)
+    return when.replace(tzinfo=UTC) if when.tzinfo is None else when.astimezone(UTC)
