@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from annotate.agreement import (
     pairwise_kappas,
     raw_agreement,
 )
-from annotate.labels import Labels
+from annotate.labels import Labels, read_label_table
 from annotate.statistics import RESAMPLES, Estimate
 
 # Pairs of annotators in the text; the JSON has all.
@@ -90,8 +91,52 @@ def agreement_report(
     )
 
 
-def text_of(reports: Mapping[str, AgreementReport]) -> Iterable[str]:
-    """Several questions' reports as lines of text."""
-    for question, report in reports.items():
-        yield f"{question}:"
-        yield from (f"  {line}" for line in report.lines())
+@dataclass(frozen=True)
+class Measured:
+    """What `handloom agreement` reports: every question of a run, or the labels of a file."""
+
+    source: str
+    """A run's id, or a file."""
+    questions: Mapping[str, AgreementReport]
+    quarantine: list[dict[str, Any]] = field(default_factory=list)
+    """Rows of the file that could not be used, with line and reason."""
+    merged: int = 0
+    """Rows of the file that repeated an earlier one."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, JSON-able."""
+        return {
+            "source": self.source,
+            "questions": {name: report.to_dict() for name, report in self.questions.items()},
+            "quarantine": self.quarantine,
+            "merged": self.merged,
+        }
+
+    def lines(self) -> list[str]:
+        """The reports as text, and what was set aside."""
+        lines = [self.source]
+        for name, report in self.questions.items():
+            lines += [f"{name}:", *(f"  {line}" for line in report.lines())]
+        return lines + set_aside(self.quarantine, self.merged)
+
+
+def agreement_of_table(path: Path, level: Level = "nominal", *, seed: int = 0) -> Measured:
+    """Agreement on a file with the columns item, annotator, label.
+
+    Raises:
+        InputError: the file cannot be used, or the level needs numbers that the labels are not.
+    """
+    table = read_label_table(path)
+    report = agreement_report(table.labels, level, seed=seed)
+    return Measured(str(path), {"label": report}, table.quarantine.to_pylist(), table.merged)
+
+
+def set_aside(quarantine: list[dict[str, Any]], merged: int) -> list[str]:
+    """What became of a file's other rows, in words; empty where all were used."""
+    lines = [f"{merged:,} repeated rows counted once"] if merged else []
+    if quarantine:
+        lines.append(f"{len(quarantine):,} rows set aside:")
+        lines += [f"  line {row['line']}: {row['reason']}" for row in quarantine[:_SHOWN]]
+    if len(quarantine) > _SHOWN:
+        lines.append(f"  … {len(quarantine) - _SHOWN:,} more with `--json`")
+    return lines

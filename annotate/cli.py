@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -64,6 +64,113 @@ def report(run: Run, line: str, next_command: str) -> None:
     click.echo(f"{run.id}: {line}")
     click.echo(f"  in   {os.path.relpath(run.path)}")
     click.echo(f"  next {next_command}")
+
+
+table_option = click.option(
+    "--table",
+    type=FILE,
+    help="A CSV or Parquet file with the columns item, annotator, label, instead of a run.",
+)
+
+
+def run_or_table(run_id: str | None, table: Path | None) -> None:
+    """Refuse a run and a table at once."""
+    if run_id is not None and table is not None:
+        from annotate.errors import InputError
+
+        raise InputError("a run and --table exclude each other", where=run_id)
+
+
+@annotate_commands.command("agreement")
+@click.argument("run_id", metavar="[RUN]", required=False)
+@table_option
+@click.option(
+    "--level",
+    type=click.Choice(["nominal", "ordinal", "interval"]),
+    help="Of the labels of --table: names (the default), ranks or quantities.",
+)
+@seed_option
+@json_option
+def show_agreement(
+    run_id: str | None,
+    table: Path | None,
+    level: Literal["nominal", "ordinal", "interval"] | None,
+    seed: int,
+    as_json: bool,
+) -> None:
+    """Measure how far annotators agree: alpha, kappa, raw agreement, with intervals.
+
+    On the newest pull, on RUN, or on any table of labels; the latter needs no project.
+    """
+    import json
+
+    from annotate.agreement_report import agreement_of_table
+    from annotate.errors import InputError
+    from annotate.judge import agreement_of_run
+
+    run_or_table(run_id, table)
+    if table is not None:
+        measured = agreement_of_table(table, level or "nominal", seed=seed)
+    elif level is not None:
+        raise InputError("--level goes with --table; a run's questions have their own levels")
+    else:
+        measured = agreement_of_run(chosen_run(here(), run_id, "pull"), seed=seed)
+    text = json.dumps(measured.to_dict(), indent=1) if as_json else "\n".join(measured.lines())
+    click.echo(text)
+
+
+@annotate_commands.command("judge")
+@click.argument("run_id", metavar="[RUN]", required=False)
+@table_option
+@click.option("--out", type=FILE, help="With --table: the .csv or .parquet file to write.")
+@click.option(
+    "--method",
+    type=click.Choice(["dawid-skene", "majority"]),
+    default="dawid-skene",
+    show_default=True,
+    help="How votes are aggregated.",
+)
+@seed_option
+@again_option
+@json_option
+def judge_votes(
+    run_id: str | None,
+    table: Path | None,
+    out: Path | None,
+    method: Literal["dawid-skene", "majority"],
+    seed: int,
+    again: bool,
+    as_json: bool,
+) -> None:
+    """Aggregate the votes on each pair of a pull: posterior, margin, votes.
+
+    With --table, the labels of each item of any file; that needs no project.
+    """
+    from annotate.errors import InputError
+    from annotate.judge import judge
+    from annotate.judge_table import judge_table
+
+    run_or_table(run_id, table)
+    if table is not None:
+        judge_table(table, method).deliver(out, as_json=as_json)
+        return
+    if out is not None:
+        raise InputError("--out goes with --table; a run's judgements lie in the run it makes")
+    project = here()
+    run = judge(project, chosen_run(project, run_id, "pull"), method=method, seed=seed, again=again)
+    report_judge(run, as_json=as_json)
+
+
+def report_judge(run: Run, *, as_json: bool) -> None:
+    """Say what a judge run holds."""
+    if as_json:
+        import json
+
+        click.echo(json.dumps({"run": run.id, "metrics": run.metrics}, indent=1))
+        return
+    found = run.metrics
+    line = f"{found['pairs']:,} pairs judged from {found['votes']:,} votes by "
+    report(run, line + f"{len(found['annotators']):,} annotators", f"handloom build {run.id}")
 
 
 @annotate_commands.command("runs")

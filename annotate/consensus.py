@@ -16,6 +16,7 @@ Cost: two sparse products an iteration, O(answers × classes); 300,000 answers a
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, Literal, get_args
 
 import numpy as np
 import scipy.sparse as sp
@@ -26,6 +27,8 @@ from annotate.errors import InputError
 from annotate.labels import Labels
 
 Reals = NDArray[np.float64]
+Method = Literal["dawid-skene", "majority"]
+METHODS: tuple[Method, ...] = get_args(Method)
 
 # How many votes on each true class the panel's common habit weighs against an annotator's own.
 PRIOR_VOTES = 10.0
@@ -67,6 +70,27 @@ class Consensus:
         """The most probable class, shape (items,); -1 where two are equally so, or none known."""
         first = np.argmax(self.probability, axis=1)
         return np.where(self.margin > 1e-9, first, -1)
+
+    def of_annotators(self, labels: Labels) -> dict[str, dict[str, Any]]:
+        """Of each annotator: votes, accuracy, reliability; null where they cannot be known."""
+        votes = np.bincount(labels.annotator, minlength=len(labels.annotators))
+        return {
+            name: {
+                "votes": int(votes[person]),
+                "accuracy": _known(self.accuracy[person]),
+                "reliability": _known(self.reliability[person]),
+            }
+            for person, name in enumerate(labels.annotators)
+        }
+
+
+def _known(number: float) -> float | None:
+    return None if np.isnan(number) else float(number)
+
+
+def aggregate(labels: Labels, method: Method, *, symmetric: bool = False) -> Consensus:
+    """Majority or Dawid–Skene, by name."""
+    return majority(labels) if method == "majority" else dawid_skene(labels, symmetric=symmetric)
 
 
 def vote_counts(labels: Labels) -> Reals:

@@ -1,0 +1,131 @@
+"""Majority and Dawid–Skene on anybody's table of labels: `handloom judge --table`.
+
+item,annotator,label          item,label,probability,margin,votes,p(bad),p(good)
+q1,ann,good                   q1,good,0.97,0.94,2,0.03,0.97
+q1,bob,good            →      q2,bad,0.71,0.42,1,0.71,0.29
+q2,ann,bad
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
+
+from annotate.agreement_report import set_aside
+from annotate.consensus import Method, aggregate
+from annotate.errors import InputError, ResourceError
+from annotate.labels import Labels, read_label_table
+
+
+@dataclass(frozen=True)
+class JudgedTable:
+    """What the annotators of a label file together hold of each item."""
+
+    source: str
+    method: Method
+    converged: bool
+    items: pa.Table
+    """item; label, null where two are equally probable; probability and margin, the first class's
+    probability and its lead over the second; votes; p(<class>) for every class."""
+    annotators: dict[str, dict[str, Any]]
+    quarantine: list[dict[str, Any]]
+    merged: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, JSON-able."""
+        return {
+            "source": self.source,
+            "method": self.method,
+            "converged": self.converged,
+            "items": self.items.to_pylist(),
+            "annotators": self.annotators,
+            "quarantine": self.quarantine,
+            "merged": self.merged,
+        }
+
+    def deliver(self, out: Path | None, *, as_json: bool) -> None:
+        """Write the items to `out` if there is one, and print: one JSON document, else CSV or a
+        line that says where it lies. What was set aside is said on stderr.
+        """
+        if out is not None:
+            self.write(out)
+        if as_json:
+            print(json.dumps(self.to_dict(), indent=1))
+            return
+        print(f"{out}: {self.items.num_rows:,} items" if out else self.to_csv().rstrip("\n"))
+        for line in set_aside(self.quarantine, self.merged):
+            print(line, file=sys.stderr)
+
+    def to_csv(self) -> str:
+        """The items as CSV."""
+        sink = pa.BufferOutputStream()
+        pa_csv.write_csv(self.items, sink, pa_csv.WriteOptions(quoting_style="needed"))
+        return str(sink.getvalue().to_pybytes().decode())
+
+    def write(self, path: Path) -> None:
+        """Write the items to a .csv or .parquet file, whole or not at all.
+
+        Raises:
+            InputError: another suffix, or a place that cannot be written.
+            ResourceError: the disk is full.
+        """
+        if path.suffix.lower() not in (".csv", ".parquet"):
+            raise InputError("its name ends in neither .csv nor .parquet", where=str(path))
+        temporary = path.with_name(f".{path.name}.tmp")
+        try:
+            if path.suffix.lower() == ".csv":
+                temporary.write_text(self.to_csv(), encoding="utf-8")
+            else:
+                pq.write_table(self.items, temporary)
+            temporary.replace(path)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            problem = ResourceError if full else InputError
+            raise problem(error.strerror or "cannot be written", where=str(path)) from None
+
+
+def judge_table(path: Path, method: Method = "dawid-skene") -> JudgedTable:
+    """Judge every item of a file with the columns item, annotator, label.
+
+    Raises:
+        InputError: the file cannot be used, or has too many classes for the method.
+    """
+    table = read_label_table(path)
+    consensus = aggregate(table.labels, method)
+    return JudgedTable(
+        source=str(path),
+        method=method,
+        converged=consensus.converged,
+        items=_item_table(table.labels, consensus.probability, consensus.best, consensus.margin),
+        annotators=consensus.of_annotators(table.labels),
+        quarantine=table.quarantine.to_pylist(),
+        merged=table.merged,
+    )
+
+
+def _item_table(
+    labels: Labels,
+    probability: np.ndarray[Any, np.dtype[np.float64]],
+    best: np.ndarray[Any, np.dtype[np.int64]],
+    margin: np.ndarray[Any, np.dtype[np.float64]],
+) -> pa.Table:
+    names = pa.array(labels.classes).take(pa.array(np.maximum(best, 0)))
+    columns = {
+        "item": pa.array(labels.items, pa.string()),
+        "label": pa.array(np.where(best < 0, None, names.to_numpy(zero_copy_only=False))),
+        "probability": probability.max(axis=1),
+        "margin": margin,
+        "votes": np.bincount(labels.item, minlength=len(labels.items)),
+    }
+    columns |= {f"p({name})": probability[:, code] for code, name in enumerate(labels.classes)}
+    return pa.table(columns)

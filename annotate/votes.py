@@ -1,0 +1,212 @@
+"""Responses → votes: what each annotator holds of each pair of outputs.
+
+    preference  {"a": "o-1", "b": "o-2", "strength": -2}  →  o-1 o-2  vote b    strength -2
+    ranking     {"ranks": {"o-1": 1, "o-2": 1, "o-3": 2}} →  o-1 o-2  vote tie
+                                                             o-1 o-3  vote a
+                                                             o-2 o-3  vote a    strength null
+
+Only submitted responses vote. Who answered a pair more than once (in a preference and in a ranking,
+or in two batches) has one vote, the latest. Flags and "both bad" stand beside the vote.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.json as pa_json
+
+from annotate.errors import ProjectError
+from annotate.labels import Labels, encode
+from annotate.records import SCHEMAS, content_id, table_from_rows
+
+# In the order that Dawid–Skene's symmetry reverses.
+CLASSES = ("b", "tie", "a")
+_KEY = ["item_id", "annotator"]
+
+_PREFERENCE = pa.schema({"a": pa.string(), "b": pa.string(), "strength": pa.int32()})
+_FLAGS = pa.schema({"output": pa.string(), "flags": pa.list_(pa.string())})
+_RATING = pa.schema({"output": pa.string(), "rating": pa.int32()})
+
+
+def votes_of_responses(responses: pa.Table, items: pa.Table) -> pa.Table:
+    """One vote a pair and annotator, sorted by both; schema "votes".
+
+    Args:
+        responses: table `responses`; drafts and discards are passed over.
+        items: table `items`, every item that was answered.
+
+    Raises:
+        ProjectError: an answer of another form than its question's, or to an unknown item.
+    """
+    submitted = responses.filter(pc.equal(responses["status"], "submitted"))
+    votes = pd.concat([_preferences(submitted), _rankings(submitted)], ignore_index=True)
+    if votes.empty:
+        return table_from_rows("votes", [])
+    votes = _with_prompts(votes, items)
+    votes["vote"] = np.select([votes["sign"] > 0, votes["sign"] < 0], ["a", "b"], "tie")
+    votes["both_bad"] = _marked(votes, submitted)
+    votes = votes.sort_values(["output_a", "output_b", "annotator", "time", "item_id"])
+    votes = votes.drop_duplicates(["output_a", "output_b", "annotator"], keep="last")
+    votes["flags"] = _flags(votes, submitted)
+    pairs = votes[["output_a", "output_b"]].drop_duplicates()
+    pairs["pair_id"] = [
+        content_id("j", a, b) for a, b in zip(pairs["output_a"], pairs["output_b"], strict=True)
+    ]
+    votes = votes.merge(pairs, on=["output_a", "output_b"]).sort_values(["pair_id", "annotator"])
+    schema = SCHEMAS["votes"]
+    return pa.Table.from_pandas(votes[schema.names], schema=schema, preserve_index=False)
+
+
+def labels_of_votes(votes: pa.Table) -> Labels:
+    """Votes as labels of pairs, the classes in the order b, tie, a."""
+    return encode(votes["pair_id"], votes["annotator"], votes["vote"], CLASSES)
+
+
+def labels_by_question(responses: pa.Table, votes: pa.Table) -> dict[str, Labels]:
+    """What agreement is measured on, for each question that somebody answered.
+
+    "vote" (a, b or tie) and "strength" (-3 to 3) and "both_bad" of pairs; "rating" of outputs.
+    """
+    found = {}
+    if votes.num_rows:
+        found["vote"] = labels_of_votes(votes)
+    strong = votes.filter(pc.is_valid(votes["strength"]))
+    if strong.num_rows:
+        found["strength"] = encode(
+            strong["pair_id"], strong["annotator"], strong["strength"].cast(pa.string())
+        )
+        if pc.any(strong["both_bad"]).as_py():
+            bad = pc.if_else(strong["both_bad"], "yes", "no")
+            found["both_bad"] = encode(strong["pair_id"], strong["annotator"], bad)
+    ratings = _answers(
+        responses.filter(pc.equal(responses["status"], "submitted")), "rating", _RATING
+    )
+    if len(ratings):
+        ratings = ratings.sort_values(["output", "annotator", "time"])
+        ratings = ratings.drop_duplicates(["output", "annotator"], keep="last")
+        found["rating"] = encode(
+            ratings["output"].tolist(),
+            ratings["annotator"].tolist(),
+            ratings["rating"].astype("int64").astype(str).tolist(),
+        )
+    return found
+
+
+def _answers(submitted: pa.Table, question: str, schema: pa.Schema) -> pd.DataFrame:
+    """The rows of one question with the parts of their values as columns, parsed by Arrow."""
+    rows = submitted.filter(pc.equal(submitted["question"], question))
+    if not rows.num_rows:
+        return pd.DataFrame(columns=[*submitted.column_names, *schema.names])
+    if rows["value"].null_count:
+        raise _damaged(question, "it has no value")
+    options = pa_json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="error")
+    lines = "\n".join(rows["value"].to_pylist()).encode()
+    # Each block starts on a new line, so that it must hold the longest.
+    block = max(1 << 20, 2 * int(pc.max(pc.binary_length(rows["value"])).as_py()))
+    try:
+        parts = pa_json.read_json(io.BytesIO(lines), pa_json.ReadOptions(block_size=block), options)
+    except pa.ArrowInvalid as error:
+        raise _damaged(question, str(error)) from None
+    if parts.num_rows != rows.num_rows or any(parts[name].null_count for name in schema.names):
+        raise _damaged(question, f"it needs {', '.join(schema.names)}")
+    frame: pd.DataFrame = rows.to_pandas()
+    for name in schema.names:
+        frame[name] = parts[name].to_pandas().to_numpy()
+    return frame
+
+
+def _damaged(question: str, why: str) -> ProjectError:
+    return ProjectError(
+        f'an answer to "{question}" has another form than that question\'s ({why})',
+        where="responses",
+        remedy="`handloom verify` says whether a run was changed; then pull again",
+    )
+
+
+def _preferences(submitted: pa.Table) -> pd.DataFrame:
+    """Pairs of the preference question: output_a < output_b, sign, strength."""
+    frame = _answers(submitted, "preference", _PREFERENCE)
+    strength = frame["strength"].astype("int64")
+    if (strength.abs() > 3).any() or (frame["a"] == frame["b"]).any():
+        raise _damaged("preference", "two outputs and a strength from -3 to 3")
+    turned = (frame["a"] > frame["b"]).to_numpy(dtype=bool)
+    signed = np.where(turned, -strength, strength)
+    return frame.assign(
+        output_a=np.where(turned, frame["b"], frame["a"]),
+        output_b=np.where(turned, frame["a"], frame["b"]),
+        sign=np.sign(signed),
+        strength=pd.array(signed, dtype="Int32"),
+    )[[*_KEY, "time", "guideline", "output_a", "output_b", "sign", "strength"]]
+
+
+def _rankings(submitted: pa.Table) -> pd.DataFrame:
+    """All pairs that rankings imply, as `_preferences` gives them, without strength."""
+    rows = submitted.filter(pc.equal(submitted["question"], "ranking")).to_pandas()
+    try:
+        # The keys are ids, which Arrow would read as one column each; json takes 1 µs a row.
+        ranks = [json.loads(value)["ranks"] for value in rows["value"]]
+        long = pd.DataFrame(
+            {
+                "row": np.repeat(np.arange(len(ranks)), [len(rank) for rank in ranks]),
+                "output": [output for rank in ranks for output in rank],
+                "rank": np.array([int(n) for rank in ranks for n in rank.values()], dtype="int64"),
+            }
+        )
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise _damaged("ranking", repr(error)) from None
+    pairs = long.merge(long, on="row", suffixes=("_a", "_b"))
+    pairs = pairs[pairs["output_a"] < pairs["output_b"]]
+    of_row: pd.DataFrame = (
+        rows[[*_KEY, "time", "guideline"]].iloc[pairs["row"]].reset_index(drop=True)
+    )
+    return of_row.assign(
+        output_a=pairs["output_a"].to_numpy(),
+        output_b=pairs["output_b"].to_numpy(),
+        sign=np.sign(pairs["rank_b"].to_numpy() - pairs["rank_a"].to_numpy()),
+        strength=pd.array([pd.NA] * len(pairs), dtype="Int32"),
+    )
+
+
+def _with_prompts(votes: pd.DataFrame, items: pa.Table) -> pd.DataFrame:
+    of_item = items.select(["item_id", "prompt_id"]).to_pandas().drop_duplicates("item_id")
+    joined: pd.DataFrame = votes.merge(of_item, on="item_id", how="left")
+    lost = joined.loc[joined["prompt_id"].isna(), "item_id"]
+    if len(lost):
+        raise ProjectError(
+            f"a response is about item {lost.iloc[0]}, which was never pushed",
+            where="responses",
+            remedy="`handloom verify` says which runs are damaged",
+        )
+    return joined
+
+
+def _marked(votes: pd.DataFrame, submitted: pa.Table) -> pd.Series[bool]:
+    """Whether each vote's annotator marked its item as both bad."""
+    rows = submitted.filter(
+        pc.and_(pc.equal(submitted["question"], "both_bad"), pc.equal(submitted["value"], "true"))
+    )
+    marked = pd.MultiIndex.from_frame(rows.select(_KEY).to_pandas())
+    return pd.Series(pd.MultiIndex.from_frame(votes[_KEY]).isin(marked), index=votes.index)
+
+
+def _flags(votes: pd.DataFrame, submitted: pa.Table) -> pd.Series[list[str]]:
+    """The flags a vote's annotator raised on either output: "<output_id>:<flag>", sorted."""
+    raised = _answers(submitted, "flags", _FLAGS)[[*_KEY, "output", "flags"]]
+    raised = raised.explode("flags").dropna(subset=["flags"])
+    flags: pd.Series[list[str]] = pd.Series(
+        [[] for _ in range(len(votes))], index=votes.index, dtype=object
+    )
+    if raised.empty:
+        return flags
+    raised["flag"] = raised["output"] + ":" + raised["flags"]
+    place = votes[[*_KEY, "output_a", "output_b"]].assign(place=votes.index)
+    hits = raised.merge(place, on=_KEY)
+    hits = hits[(hits["output"] == hits["output_a"]) | (hits["output"] == hits["output_b"])]
+    found = hits.groupby("place")["flag"].agg(lambda names: sorted(set(names)))
+    flags.loc[found.index] = found
+    return flags
