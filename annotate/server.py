@@ -229,17 +229,29 @@ class Server:
         """Item id → Argilla's record id, of every record of the batch."""
         return {r["external_id"]: r["id"] for r in self._records(batch) if r["external_id"]}
 
-    def responses(self, batch: Batch) -> Iterator[Response]:
+    def count(self, batch: Batch) -> int:
+        """Records of the batch."""
+        path = f"datasets/{batch.id}/records"
+        return int(self.request("GET", path, offset=0, limit=1)["total"])
+
+    def responses(
+        self, batch: Batch, done: Callable[[int], None] | None = None
+    ) -> Iterator[Response]:
         """Every response of every user to the batch, drafts and discards too.
 
-        A record without an item id was not put there by a push and is passed over. So is a
-        response whose user was deleted in this moment: Argilla deletes their responses too.
+        A record without an item id was not put there by a push and is passed over. So is a response
+        whose user is deleted in this moment: Argilla deletes their responses too.
+
+        Args:
+            done: called for each record read.
         """
         names = {item["id"]: item["username"] for item in self.request("GET", "users")["items"]}
         for record in self._records(batch, include="responses"):
             for response in record.get("responses") or () if record["external_id"] else ():
                 if response["user_id"] in names:
                     yield Response.read(record["external_id"], names[response["user_id"]], response)
+            if done:
+                done(1)
 
     def _records(self, batch: Batch, **params: str) -> Iterator[dict[str, Any]]:
         """Every record of the batch, once.

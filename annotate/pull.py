@@ -1,0 +1,142 @@
+"""What people said → ledger → table: `handloom pull`.
+
+A pull first writes every response it has not seen, drafts and discards too, into the ledger; the
+run is then made from the ledger alone. So it can be killed anywhere and repeated, and what Argilla
+has lost since an earlier pull is still there. The run's id depends on the responses: a pull that
+sees nothing new finds the last one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from annotate.display import Item, undo
+from annotate.guidelines import Guideline, load_guideline
+from annotate.ledger import Entry, Ledger
+from annotate.progress import progress
+from annotate.records import SCHEMAS, table_from_rows
+from annotate.runs import Project, Run, RunPlan
+from annotate.server import Server, connect
+from annotate.server_types import Response
+
+_ROWS_A_CHUNK = 50_000
+
+
+def pull(project: Project, push_run: Run, *, again: bool = False) -> Run:
+    """Fetch the responses to the items of a push, and table the latest of each person to each item.
+
+    Raises:
+        ProjectError: the ledger is damaged.
+        ServerError: Argilla cannot be reached, or does not have the batch.
+        ResourceError: the disk is full.
+    """
+    items = push_run.read("items")
+    guideline = load_guideline(project.root, push_run.manifest["settings"]["guideline"])
+    batches = sorted(pc.unique(items["batch"]).to_pylist())
+    ledger = Ledger.of(project)
+    with connect(project) as server:
+        appended = sum(_into_ledger(server, ledger, name, guideline.name) for name in batches)
+    latest = _latest(ledger, batches, items)
+    plan = RunPlan("pull", push_run.round, (push_run,), {"responses": _digest(latest)})
+    if again:
+        plan = project.again(plan)
+    if (finished := project.finished(plan)) is not None:
+        return finished
+    with project.draft(plan) as draft:
+        responses, quarantine = tabulate(latest, items, guideline)
+        draft.write("responses", responses)
+        draft.write("items", items)
+        draft.write("quarantine", quarantine)
+        status = [entry.status for entry in latest]
+        draft.note(
+            items=items.num_rows,
+            answered=len({e.item_id for e in latest if e.status == "submitted"}),
+            annotators=len({entry.annotator for entry in latest}),
+            responses=len(latest),
+            submitted=status.count("submitted"),
+            drafts=status.count("draft"),
+            discarded=status.count("discarded"),
+            new_in_ledger=appended,
+            quarantined=quarantine.num_rows,
+        )
+    return draft.run
+
+
+def _into_ledger(server: Server, ledger: Ledger, name: str, guideline: str) -> int:
+    """Write down what the server holds of a batch and the ledger does not; how many these were."""
+    batch = server.batch(name)
+    with progress(f"pull {name}", server.count(batch)) as advance:
+        seen = list(server.responses(batch, advance))
+    return ledger.append(_entry(response, name, guideline) for response in seen)
+
+
+def _entry(response: Response, batch: str, guideline: str) -> Entry:
+    return Entry(batch=batch, guideline=guideline, **_fields(response))
+
+
+def _fields(response: Response) -> dict[str, Any]:
+    return {f.name: getattr(response, f.name) for f in dataclasses.fields(response)}
+
+
+def _latest(ledger: Ledger, batches: list[str], items: pa.Table) -> list[Entry]:
+    """The newest entry of each item and annotator, by item and annotator."""
+    known = set(items["item_id"].to_pylist())
+    entries = [e for e in ledger.latest(batches).values() if e.item_id in known]
+    return sorted(entries, key=lambda entry: entry.key)
+
+
+def _digest(entries: Iterable[Entry]) -> str:
+    """Hash of what was answered, by whom and when, whatever the order it was seen in."""
+    digest = hashlib.sha256()
+    for entry in entries:
+        content = [*entry.key, entry.status, entry.values, entry.updated_at.isoformat()]
+        digest.update(json.dumps(content, sort_keys=True).encode() + b"\n")
+    return digest.hexdigest()
+
+
+def tabulate(
+    entries: Iterable[Entry], items: pa.Table, guideline: Guideline
+) -> tuple[pa.Table, pa.Table]:
+    """The table `responses` with the order shown undone, and what cannot be read."""
+    by_id: dict[str, Item] = {row["item_id"]: row for row in items.to_pylist()}
+    chunks = [SCHEMAS["responses"].empty_table()]
+    rows: list[dict[str, Any]] = []
+    unread: list[dict[str, Any]] = []
+    for entry in entries:
+        undone = undo(entry.values, by_id[entry.item_id], guideline)
+        rows += _rows(entry, undone.answers)
+        unread += _unread(entry, undone.problems)
+        if len(rows) >= _ROWS_A_CHUNK:
+            chunks.append(table_from_rows("responses", rows))
+            rows = []
+    chunks.append(table_from_rows("responses", rows))
+    return pa.concat_tables(chunks), table_from_rows("quarantine", unread)
+
+
+def _rows(entry: Entry, answers: Iterable[Any]) -> Iterator[dict[str, Any]]:
+    row = {
+        "item_id": entry.item_id,
+        "annotator": entry.annotator,
+        "status": entry.status,
+        "time": entry.updated_at,
+        "guideline": entry.guideline,
+    }
+    answered = [{**row, "question": a.question, "value": a.json} for a in answers]
+    yield from answered or [row]
+
+
+def _unread(entry: Entry, problems: Iterable[str]) -> Iterator[dict[str, Any]]:
+    for problem in problems:
+        yield {
+            "file": entry.batch,
+            "id": entry.item_id,
+            "reason": f"{entry.annotator}: {problem}",
+            "content": json.dumps(entry.values, sort_keys=True),
+        }
