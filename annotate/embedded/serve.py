@@ -44,12 +44,13 @@ def serve(home: Path, host: str = "127.0.0.1", port: int = 6900) -> None:
         (home / "server.json").unlink(missing_ok=True)
         secrets = folder.secrets_of(home)
         _configure(home, secrets)
+        app = _application(home / "page")
         _prepare_database(home / "argilla.db")
         # uvicorn passes the signal on when it has ended: without a handler that kills us at once.
         signal.signal(signal.SIGTERM, _exit)
         signal.signal(signal.SIGINT, _exit)
         try:
-            asyncio.run(_serve(home, secrets, listener))
+            asyncio.run(_serve(app, home, secrets, listener))
         finally:
             (home / "server.json").unlink(missing_ok=True)
             shutil.rmtree(home / "page", ignore_errors=True)
@@ -90,6 +91,30 @@ def _configure(home: Path, secrets: Secrets) -> None:
     }
 
 
+def _application(pages: Path) -> "ASGI3Application":
+    """Argilla's application, with our search engine, jobs, patches and headers.
+
+    Importing argilla_server makes the application at once: it connects to Redis and copies its web
+    page to a temporary folder, which is `pages` here.
+    """
+    from annotate.embedded import jobs
+
+    jobs.replace_redis()
+    shutil.rmtree(pages, ignore_errors=True)
+    pages.mkdir()
+    tempfile.tempdir = str(pages)
+    try:
+        import argilla_server
+    finally:
+        tempfile.tempdir = None
+    import annotate.embedded.engine  # noqa: F401 - registers the search engine
+    from annotate.embedded import headers, patches
+
+    patches.apply()
+    app: ASGI3Application = argilla_server.app
+    return headers.with_security_headers(app, headers.content_security_policy(pages))
+
+
 def _prepare_database(path: Path) -> None:
     """Make the database or bring it to Argilla's version.
 
@@ -100,9 +125,6 @@ def _prepare_database(path: Path) -> None:
     db.execute("PRAGMA journal_mode = WAL")
     db.close()
     path.chmod(0o600)
-    from annotate.embedded import jobs
-
-    jobs.replace_redis()
     from argilla_server.cli.database.migrate import migrate_db
 
     said = io.StringIO()
@@ -114,8 +136,9 @@ def _prepare_database(path: Path) -> None:
         raise
 
 
-async def _serve(home: Path, secrets: Secrets, listener: socket.socket) -> None:
-    app = _application(home)
+async def _serve(
+    app: "ASGI3Application", home: Path, secrets: Secrets, listener: socket.socket
+) -> None:
     import uvicorn
     from argilla_server.database import async_engine
     from argilla_server.jobs.queues import DEFAULT_QUEUE, HIGH_QUEUE
@@ -139,23 +162,6 @@ async def _serve(home: Path, secrets: Secrets, listener: socket.socket) -> None:
     finally:
         announcement.cancel()
         await async_engine.dispose()
-
-
-def _application(home: Path) -> "ASGI3Application":
-    """Argilla's application; it copies its web page to a temporary folder, which is ours here."""
-    pages = home / "page"
-    shutil.rmtree(pages, ignore_errors=True)
-    pages.mkdir()
-    tempfile.tempdir = str(pages)
-    try:
-        import argilla_server
-
-        import annotate.embedded.engine  # noqa: F401 - registers the search engine
-
-        app: ASGI3Application = argilla_server.app
-    finally:
-        tempfile.tempdir = None
-    return app
 
 
 async def _announce(home: Path, server: "uvicorn.Server", listener: socket.socket) -> None:
