@@ -162,8 +162,8 @@ class Server:
                 raise ServerError(f"the batch cannot be made ({reason})", where=name)
             time.sleep(pause(attempt) if reason else 0.0)
             attempt += 1
-        same = found.guideline_text == guideline.text and found.overlap == guideline.overlap
-        if not same:
+        same_text = found.guideline_text.strip() == guideline.text.strip()  # Argilla may trim it
+        if not same_text or found.overlap != guideline.overlap:
             raise ServerError(
                 "this batch is on the server under another guideline or overlap "
                 f"(its overlap is {found.overlap})",
