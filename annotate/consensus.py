@@ -166,11 +166,12 @@ def dawid_skene(
             remedy="Use `--method majority`",
         )
     everyone = _Em(np.zeros_like(labels.annotator), 1, labels, symmetric)
-    weak = _likely_right(classes)
-    everyone.fit(weak, weak * PRIOR_VOTES, tolerance, max_iterations)
-    common = everyone.confusion[0]
-    own = _Em(labels.annotator, people, labels, symmetric, prior=everyone.prior)
-    converged = own.fit(common, common * prior_votes, tolerance, max_iterations)
+    everyone.start_from(_believed(labels))
+    everyone.fit(everyone.confusion[0] * PRIOR_VOTES, tolerance, max_iterations)
+    own = _Em(labels.annotator, people, labels, symmetric)
+    own.start_from(everyone.probability)
+    own.confusion[:] = everyone.confusion
+    converged = own.fit(everyone.confusion[0] * prior_votes, tolerance, max_iterations)
     accuracy = np.einsum("k,akk->a", own.prior, own.confusion)
     answered = np.bincount(labels.item, minlength=len(labels.items)) > 0
     return Consensus(
@@ -183,10 +184,16 @@ def dawid_skene(
     )
 
 
-def _likely_right(classes: int) -> Reals:
-    """A confusion matrix, right with `PRIOR_ACCURACY`, otherwise any class, shape (k, k)."""
-    wrong = (1 - PRIOR_ACCURACY) / (classes - 1)
-    return np.full((classes, classes), wrong) + np.eye(classes) * (PRIOR_ACCURACY - wrong)
+def _believed(labels: Labels) -> Reals:
+    """Where EM starts: each item's mean vote, a vote being right with `PRIOR_ACCURACY`.
+
+    With one vote an item nothing can be learnt, every step keeps this, and a rare class is believed
+    as much as a common one. Shape (items, classes).
+    """
+    counts = vote_counts(labels)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    wrong = (1 - PRIOR_ACCURACY) / (shares.shape[1] - 1)
+    return np.asarray(wrong + shares * (PRIOR_ACCURACY - wrong), dtype=np.float64)
 
 
 def _above_chance(accuracy: Reals, classes: int) -> Reals:
@@ -205,7 +212,6 @@ class _Em:
         groups: int,
         labels: Labels,
         symmetric: bool,
-        prior: Reals | None = None,
     ) -> None:
         self.groups, self.classes = groups, len(labels.classes)
         self.symmetric = symmetric
@@ -218,14 +224,18 @@ class _Em:
         )
         self.votes_transposed = self.votes.T.tocsr()
         self.answered = np.asarray(self.votes.sum(axis=1)) > 0
-        self.prior = np.full(self.classes, 1 / self.classes) if prior is None else prior
-        self.confusion: Reals = np.empty((groups, self.classes, self.classes))
+        self.prior: Reals = np.full(self.classes, 1 / self.classes)
+        self.confusion: Reals = np.tile(np.eye(self.classes), (groups, 1, 1))
         self.probability: Reals = np.empty((len(labels.items), self.classes))
         self.objective: list[float] = []
 
-    def fit(self, start: Reals, pseudo_votes: Reals, tolerance: float, max_iterations: int) -> bool:
-        """Iterate from the confusion `start`, (true, said); True when it converged."""
-        self.confusion = np.tile(start, (self.groups, 1, 1))
+    def start_from(self, probability: Reals) -> None:
+        """Take the parameters that these probabilities of the classes imply."""
+        self.probability = probability
+        self._maximise(np.zeros((self.classes, self.classes)))
+
+    def fit(self, pseudo_votes: Reals, tolerance: float, max_iterations: int) -> bool:
+        """Iterate under a prior worth `pseudo_votes`, (true, said); True when it converged."""
         before = -np.inf
         for _ in range(max_iterations):
             self._expect(pseudo_votes)
