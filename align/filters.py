@@ -173,7 +173,7 @@ class Flags(Rule):
     """Drop a pair with a flagged response (unsafe, personal data, off topic, untrue)."""
 
     rule: Literal["flags"] = "flags"
-    on: Literal["winner", "either"] = "winner"
+    whose: Literal["winner", "either"] = "winner"
     """Whose flags count. A flagged loser is what a preference should teach against."""
     names: tuple[str, ...] | None = None
     """Which flags; None means all of them."""
@@ -182,12 +182,12 @@ class Flags(Rule):
     def threshold(self) -> str:
         """As in "no flag on the winner"."""
         which = "no flag" if self.names is None else f"no {' or '.join(self.names)}"
-        return f"{which} on {'the winner' if self.on == 'winner' else 'either response'}"
+        return f"{which} on {'the winner' if self.whose == 'winner' else 'either response'}"
 
     def __call__(self, evidence: pa.Table) -> pa.Array:
         """The flags that count, as in "unsafe, untrue"."""
         flags = _flag_rows(evidence)
-        if self.on == "winner":
+        if self.whose == "winner":
             flags = flags.filter(pc.equal(flags["output"], flags["winner_output"]))
         if self.names is not None:
             flags = flags.filter(pc.is_in(flags["flag"], value_set=pa.array(self.names)))
@@ -223,6 +223,12 @@ Filter = Annotated[
 
 ALWAYS: tuple[Rule, ...] = (Ties(), Identical())
 """Hold whether or not a recipe names them: chosen must never equal rejected."""
+
+
+def in_force(filters: Sequence[Rule]) -> tuple[Rule, ...]:
+    """The filters, followed by those of `ALWAYS` that are not among them."""
+    named = {rule.rule for rule in filters}
+    return (*filters, *(rule for rule in ALWAYS if rule.rule not in named))
 
 
 def evidence(judgements: pa.Table, outputs: pa.Table) -> pa.Table:
@@ -262,18 +268,16 @@ def apply(filters: Sequence[Rule], judgements: pa.Table, outputs: pa.Table) -> p
     """Decide each pair: the `decisions` table, in the order of `judgements`.
 
     Args:
-        filters: in order; `ALWAYS` follows with those of its rules that are not among them.
+        filters: in order; what always holds comes last.
         judgements: the table of that name, with ids that `outputs` holds.
         outputs: the texts the judgements are about.
     """
-    named = {rule.rule for rule in filters}
-    rules = [*filters, *(rule for rule in ALWAYS if rule.rule not in named)]
     table = evidence(judgements, outputs)
     rows = table.num_rows
     nothing = pa.nulls(rows, pa.string())
     first = {"rule": nothing, "threshold": nothing, "value": nothing}
     reasons = pa.array(np.full(rows, ""), pa.string())
-    for rule in rules:
+    for rule in in_force(filters):
         value = rule(table)
         broken = pc.is_valid(value)
         earlier = pc.is_valid(first["rule"])

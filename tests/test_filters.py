@@ -121,8 +121,8 @@ def test_flags_of_the_winner_or_of_either() -> None:
         pair(flags=None),
     ]
     assert decide(Flags(), *rows) == ["unsafe, untrue", None, None, None]
-    assert decide(Flags(on="either"), *rows) == ["unsafe, untrue", "unsafe", None, None]
-    assert decide(Flags(on="either", names=("untrue",)), *rows) == ["untrue", None, None, None]
+    assert decide(Flags(whose="either"), *rows) == ["unsafe, untrue", "unsafe", None, None]
+    assert decide(Flags(whose="either", names=("untrue",)), *rows) == ["untrue", None, None, None]
 
 
 def test_identical_ignores_surrounding_space_only() -> None:
@@ -138,7 +138,7 @@ def test_ties_and_identical_hold_without_being_named() -> None:
 
 def test_first_reason_counts_and_all_are_kept() -> None:
     rows = [pair(1, 1, both_bad=2, flags=['o-1:say "no"\\'])]
-    rules = [Flags(on="either"), BothBad(), MinVotes(at_least=3)]
+    rules = [Flags(whose="either"), BothBad(), MinVotes(at_least=3)]
     (decision,) = apply(rules, table_from_rows("judgements", rows), OUTPUTS).to_pylist()
     assert (decision["rule"], decision["value"]) == ("flags", 'say "no"\\')
     assert decision["threshold"] == "no flag on either response"
@@ -195,7 +195,7 @@ rules = st.lists(
         st.builds(Margin, at_least=st.floats(0, 1)),
         st.just(Ties()),
         st.builds(BothBad, at_most=counts),
-        st.builds(Flags, on=st.sampled_from(["winner", "either"])),
+        st.builds(Flags, whose=st.sampled_from(["winner", "either"])),
         st.just(Identical()),
     ),
     max_size=5,

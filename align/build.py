@@ -1,0 +1,272 @@
+"""The step `build`: from what people hold of each pair to sets a model can be trained on.
+
+    judge  (judgements)  →  build  (decisions, quarantine, preference, sft, README.md)
+
+Every judged pair ends in one of three places, and the counts add up: kept, dropped with a reason
+(`decisions`), or quarantined because its row cannot be used. What is kept becomes one preference
+row; corrections and clear winners become SFT rows.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from align.card import CardFacts, card
+from align.filters import Filter, apply, evidence, in_force
+from align.preference_set import preference_set
+from align.sft_set import Corrections, clear_winners, corrections, sft_set
+from align.split import Sides, require_disjoint, sides, sides_taken
+from annotate.errors import InputError, ProjectError
+from annotate.records import conform
+from annotate.runs import Project, Run, RunPlan
+
+DEFAULT_RECIPE = "build-preference"
+_SHIPPED = Path(__file__).parent / "recipes"
+
+
+class BuildRecipe(BaseModel):
+    """What of the judgements is trained on. Part of the run's id."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    filters: tuple[Filter, ...]
+    """In order; the first that drops a pair is the reason that counts."""
+
+    held_out: float = Field(0.1, ge=0, lt=1)
+    """Share of prompts whose pairs are kept but never trained on: they measure reward accuracy."""
+
+    winner_margin: float = Field(0.5, ge=0, le=1)
+    """From which margin a kept pair's winner is clear enough to be imitated (SFT)."""
+
+
+def read_recipe(project: Project, name: str | None = None) -> BuildRecipe:
+    """The recipe in a file, or the one of this name in the project, else the shipped one.
+
+    Raises:
+        InputError: there is none, or a key of it is wrong; says which and what would be valid.
+    """
+    path = _recipe_path(project, name or DEFAULT_RECIPE)
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return BuildRecipe.model_validate(content)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"not YAML ({' '.join(str(error).split())})", where=str(path)) from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+        raise InputError(f"{key or 'recipe'}: {first['msg']}{more}", where=str(path)) from None
+
+
+def _recipe_path(project: Project, name: str) -> Path:
+    tried = [Path(name), project.root / "recipes" / f"{name}.yaml", _SHIPPED / f"{name}.yaml"]
+    for path in tried:
+        if path.is_file():
+            return path
+    valid = sorted(path.stem for path in _SHIPPED.glob("build-*.yaml"))
+    raise InputError("no such recipe", where=name, remedy=f"Shipped: {', '.join(valid)}")
+
+
+def build(
+    project: Project, judge_run: Run, *, recipe: str | None = None, again: bool = False
+) -> Run:
+    """Build the training sets from a judge run; the finished run, if there is one.
+
+    Args:
+        recipe: a file, or a recipe's name; None for `build-preference`.
+        again: make a new run although a finished one exists.
+
+    Raises:
+        InputError: the recipe is wrong, or nothing is left to train on.
+        ProjectError: the judgements' outputs or prompts are not in the lineage.
+    """
+    rules = read_recipe(project, recipe)
+    plan = RunPlan("build", judge_run.round, (judge_run,), rules.model_dump(mode="json"))
+    if again:
+        plan = project.again(plan)
+    elif (finished := project.finished(plan)) is not None:
+        return finished
+    sources = gather(judge_run)
+    sets = make_sets(sources, rules)
+    if not sets.preference.num_rows and not sets.sft.num_rows:
+        dropped = ", ".join(f"{rule} {n}" for rule, n in sets.counts["dropped"].items())
+        raise InputError(
+            f"no pair is left to train on; dropped by {dropped}",
+            where=judge_run.id,
+            remedy="Collect more votes, or loosen the recipe's filters",
+        )
+    with project.draft(plan) as draft:
+        draft.write("decisions", sets.decisions)
+        draft.write("quarantine", sets.quarantine)
+        draft.write("preference", sets.preference)
+        draft.write("sft", sets.sft)
+        draft.note(**sets.counts)
+        draft.write_text("README.md", card(_facts(plan.run_id, judge_run, sources, sets, rules)))
+    return draft.run
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Everything a build reads."""
+
+    judge_id: str
+    judgements: pa.Table
+    outputs: pa.Table
+    prompts: pa.Table
+    corrections: Corrections
+    taken: Sides
+
+
+def gather(judge_run: Run) -> Sources:
+    """Read the judgements and, from the runs behind them, outputs, prompts and corrections."""
+    judgements = judge_run.read("judgements")
+    pull_run = judge_run.ancestor("pull")
+    items = pull_run.read("items")
+    wanted = pa.chunked_array([*judgements["prompt_id"].chunks, *items["prompt_id"].chunks])
+    return Sources(
+        judge_id=judge_run.id,
+        judgements=judgements,
+        outputs=_lineage_table(pull_run, "outputs", "output_id", wanted),
+        prompts=_lineage_table(pull_run, "prompts", "prompt_id", wanted),
+        corrections=corrections(pull_run.read("responses"), items),
+        taken=sides_taken(judge_run),
+    )
+
+
+def _lineage_table(run: Run, name: str, key: str, prompt_ids: pa.ChunkedArray) -> pa.Table:
+    """The rows of these prompts in every ancestor's table, each key once, the nearest first."""
+    holders = [ancestor for ancestor in run.ancestors() if ancestor.has(name)]
+    if not holders:
+        raise ProjectError(f"no {name} behind it", where=run.id, remedy="`handloom trace` it")
+    distinct = pc.unique(prompt_ids)
+    found = []
+    for holder in holders:
+        table = holder.read(name)
+        found.append(table.filter(pc.is_in(table["prompt_id"], value_set=distinct)))
+    rows = pa.concat_tables(found)
+    first = pc.index_in(pc.unique(rows[key]), value_set=rows[key])
+    return rows.take(first)
+
+
+@dataclass(frozen=True)
+class Sets:
+    """What a build writes."""
+
+    decisions: pa.Table
+    quarantine: pa.Table
+    preference: pa.Table
+    sft: pa.Table
+    counts: dict[str, Any]
+
+
+def make_sets(sources: Sources, rules: BuildRecipe) -> Sets:
+    """Decide every pair and build both sets from those kept. Pure; rows in a fixed order."""
+    judgements = sources.judgements.sort_by("pair_id")
+    usable, quarantine = screen(judgements, sources)
+    decisions = apply(rules.filters, usable, sources.outputs)
+    kept = evidence(usable.filter(decisions["kept"]), sources.outputs)
+    side = sides(sources.prompts, sources.taken, rules.held_out)
+    at = sources.prompts.column_names.index("split")
+    prompts = sources.prompts.set_column(at, "split", side)
+    preference = preference_set(kept, prompts)
+    winners = clear_winners(kept, rules.winner_margin)
+    sft = sft_set(sources.corrections.rows, winners, prompts)
+    for table in (preference, sft):
+        trained = table.filter(pc.equal(table["split"], "train"))
+        require_disjoint(trained["prompt"], sources.taken, sources.judge_id)
+    counts = {
+        "pairs": judgements.num_rows,
+        "kept": kept.num_rows,
+        "dropped": _counted(decisions, "rule"),
+        "quarantined": quarantine.num_rows,
+        "preference": _counted(preference, "split"),
+        "sft": _counted(sft, "source"),
+        "sft_split": _counted(sft, "split"),
+        "corrections_left_out": sources.corrections.dropped,
+    }
+    return Sets(decisions, quarantine, preference, sft, counts)
+
+
+def screen(judgements: pa.Table, sources: Sources) -> tuple[pa.Table, pa.Table]:
+    """Usable judgements, and the others as `quarantine` rows with the first thing that is wrong."""
+    reason = pa.nulls(judgements.num_rows, pa.string())
+    for text, wrong in _problems(judgements, sources).items():
+        reason = pc.if_else(pc.and_(pc.is_null(reason), wrong), text, reason)
+    bad = judgements.filter(pc.is_valid(reason))
+    row = pc.indices_nonzero(pc.is_valid(reason))
+    quarantine = {
+        "file": pa.repeat(f"{sources.judge_id}/judgements.parquet", bad.num_rows),
+        "line": pc.add(pc.cast(row, pa.int64()), 1),
+        "id": bad["pair_id"],
+        "reason": reason.filter(pc.is_valid(reason)),
+        "content": pa.array([json.dumps(each, default=str) for each in bad.to_pylist()]),
+    }
+    return judgements.filter(pc.is_null(reason)), conform("quarantine", pa.table(quarantine))
+
+
+def _problems(judgements: pa.Table, sources: Sources) -> dict[str, Any]:
+    """What can be wrong with a judgement, and where it is: true or false for each row."""
+    first = pc.index_in(judgements["pair_id"], value_set=judgements["pair_id"])
+    outputs, prompts = sources.outputs["output_id"], sources.prompts["prompt_id"]
+    cast = pc.add(pc.add(judgements["votes_a"], judgements["votes_b"]), judgements["ties"])
+    same = pc.equal(judgements["output_a"], judgements["output_b"])
+    return {
+        "the pair has no id": pc.is_null(judgements["pair_id"]),
+        "the pair stands here twice": pc.not_equal(first, pa.array(range(len(first)), pa.int32())),
+        "its prompt is in no run behind it": pc.invert(_in(judgements["prompt_id"], prompts)),
+        "output_a is in no run behind it": pc.invert(_in(judgements["output_a"], outputs)),
+        "output_b is in no run behind it": pc.invert(_in(judgements["output_b"], outputs)),
+        "an output is compared with itself": pc.fill_null(same, False),
+        "votes_a, votes_b and ties do not add up to votes": pc.fill_null(
+            pc.not_equal(cast, judgements["votes"]), True
+        ),
+        "the posterior is not between 0 and 1": _outside(judgements["posterior"], 0, 1),
+        "strength_mean is not between -3 and 3": _outside(judgements["strength_mean"], -3, 3),
+    }
+
+
+def _in(values: pa.ChunkedArray, known: pa.ChunkedArray) -> pa.ChunkedArray:
+    return pc.is_in(values, value_set=known)
+
+
+def _outside(column: pa.ChunkedArray, low: float, high: float) -> pa.ChunkedArray:
+    """Where a number is given that is NaN or out of range."""
+    inside = pc.and_(pc.greater_equal(column, low), pc.less_equal(column, high))
+    return pc.fill_null(pc.invert(inside), False)
+
+
+def _counted(table: pa.Table, column: str) -> dict[str, int]:
+    """How often each value occurs, the most frequent first; null is not counted."""
+    given = table[column].drop_null()
+    rows = given.value_counts().to_pylist()
+    rows.sort(key=lambda row: (-row["counts"], row["values"]))
+    return {row["values"]: row["counts"] for row in rows}
+
+
+def _facts(
+    run_id: str, judge_run: Run, sources: Sources, sets: Sets, rules: BuildRecipe
+) -> CardFacts:
+    judged, outputs = sources.judgements, sources.outputs
+    shown = [_in(outputs["output_id"], judged[f"output_{side}"]) for side in "ab"]
+    return CardFacts(
+        run_id=run_id,
+        counts=sets.counts,
+        filters=[(rule.rule, rule.threshold) for rule in in_force(rules.filters)],
+        annotators=_distinct(pc.list_flatten(judged["annotators"])),
+        guidelines=_distinct(judged["guideline"]),
+        models=_distinct(outputs.filter(pc.or_(*shown))["model"]),
+        agreement=judge_run.metrics.get("agreement", {}),
+        lineage=[judge_run.id, *(run.id for run in judge_run.ancestors())],
+    )
+
+
+def _distinct(column: Any) -> list[str]:
+    return sorted(value for value in pc.unique(column).to_pylist() if value is not None)
