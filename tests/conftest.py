@@ -1,7 +1,8 @@
 """The real Argilla server, started once a session as users start it: as a process of its own."""
 
 import os
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,6 +13,20 @@ from annotate.embedded.process import start, stop
 
 # Argilla's SDK and server report their use to the Hub otherwise.
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+
+# Where Argilla's server, imported by the tests of the search engine, puts what it makes on import.
+_SCRATCH = tempfile.TemporaryDirectory(prefix="handloom-tests-")
+os.environ["ARGILLA_HOME_PATH"] = _SCRATCH.name
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Importing argilla_server copies its web page to the temporary folder: keep it in ours."""
+    tempfile.tempdir = _SCRATCH.name
+    try:
+        return (yield)
+    finally:
+        tempfile.tempdir = None
 
 
 @dataclass(frozen=True)

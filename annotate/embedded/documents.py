@@ -4,6 +4,8 @@ Only relations that Argilla has loaded before it calls the engine are read: touc
 would start a query outside the session's task.
 """
 
+from __future__ import annotations
+
 import calendar
 import json
 import logging
@@ -11,9 +13,10 @@ import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from argilla_server.models import Dataset, Question, Record, Response, Suggestion
+if TYPE_CHECKING:
+    from argilla_server.models import Dataset, Question, Record, Response, Suggestion
 
 Kind = Literal["term", "integer", "float"]
 Scalar = str | int | float

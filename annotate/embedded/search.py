@@ -13,6 +13,9 @@ from annotate.embedded.text_query import TextMatch, parse
 
 MATCH_ALL_SCORE = 1.0
 
+SHORTLIST_EXTRA = 64
+"""In 32 bits a vector and its near copies tie: so many more are compared again in 64 bits."""
+
 
 class Hit(NamedTuple):
     """A record found, by its UUID's 16 bytes; no score where another order was asked for."""
@@ -87,7 +90,9 @@ def nearest(index: DatasetIndex, target: Nearest, among: Search) -> list[Hit]:
     if not len(numbers):
         return []
     vector = -target.vector if target.farthest else target.vector
-    scores = (1 + _cosines(matrix, vector)) / 2
+    rough = np.argsort(-_cosines(matrix, vector), kind="stable")[: target.limit + SHORTLIST_EXTRA]
+    numbers = numbers[rough]
+    scores = (1 + _cosines(matrix[rough].astype(np.float64), vector.astype(np.float64))) / 2
     best = np.lexsort((numbers, -scores))[: target.limit]
     if target.threshold is not None:
         best = best[scores[best] >= target.threshold]
