@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from annotate.cli import LoopGroup, annotate_commands
+from annotate.cli import LoopGroup, annotate_commands, here
 
 _ORDER = (
     "init up down users import generate push simulate pull agreement judge build train evaluate "
@@ -36,6 +36,23 @@ def main(folder: Path | None) -> None:
     """
     if folder is not None:
         os.chdir(folder)
+
+
+@align_commands.command("dashboard")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=8501, show_default=True, help="0: any free."
+)
+def show_dashboard(port: int) -> None:
+    """Show rounds, failures, agreement and training curves in the browser.
+
+    Serves on this machine only, until Ctrl-C. Failures chosen there can be sent to Argilla.
+    """
+    from align.dashboard import HOST, become_dashboard, free_port
+
+    project = here()
+    port = free_port(port)
+    click.echo(f"dashboard: http://{HOST}:{port}  (Ctrl-C ends it)")
+    become_dashboard(project, port)
 
 
 _all = {**annotate_commands.commands, **align_commands.commands}

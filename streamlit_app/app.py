@@ -1,0 +1,47 @@
+"""The dashboard: reads a project's runs, and sends chosen failures to Argilla.
+
+Started by `handloom dashboard`, which names the project's folder in HANDLOOM_PROJECT.
+"""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from annotate.errors import HandloomError
+from streamlit_app.data import open_project
+from streamlit_app.plain import escaped, show_error
+
+PAGES = [
+    st.Page(
+        "views/rounds.py", title="Rounds", url_path="rounds", icon=":material/cycle:", default=True
+    ),
+    st.Page("views/failures.py", title="Failures", url_path="failures", icon=":material/rule:"),
+    st.Page(
+        "views/annotators.py",
+        title="Agreement and annotators",
+        url_path="agreement",
+        icon=":material/group:",
+    ),
+    st.Page(
+        "views/training.py",
+        title="Training curves",
+        url_path="training",
+        icon=":material/show_chart:",
+    ),
+]
+
+
+def main() -> None:
+    """Show the chosen page; what a user can mend is one line, never a traceback."""
+    st.set_page_config(page_title="Handloom", page_icon=":material/grid_on:", layout="wide")
+    page = st.navigation(PAGES)
+    try:
+        project = open_project()
+        with st.sidebar:
+            st.caption(f"Project {escaped(project.root.name)}")
+        page.run()
+    except HandloomError as error:
+        show_error(error)
+
+
+main()

@@ -1,0 +1,147 @@
+"""Charts, each of which shows a figure with its interval or a curve; they compute nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import altair as alt
+import pandas as pd
+
+# Colours that stay apart for colour-blind readers (Wong 2011, Nature Methods 8:441), dark first.
+COLORS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#6b6b6b"]
+GRID, AXIS, RULE = "#e3e7ed", "#5b6675", "#9aa5b3"
+
+
+def estimates_by_round(
+    rows: pd.DataFrame, title: str, *, reference: float | None = None, domain: tuple[float, float]
+) -> alt.LayerChart:
+    """Figures over the rounds, each as a point with its interval.
+
+    Args:
+        rows: columns round, series, value, low, high, n; low and high may be missing.
+        title: of the vertical axis.
+        reference: a level to draw a dashed line at, such as a coin's 0.5.
+        domain: of the vertical axis.
+    """
+    x = alt.X("round:O", title="Round", axis=alt.Axis(labelAngle=0))
+    offset = alt.XOffset("series:N")
+    base = alt.Chart(rows).encode(x=x, xOffset=offset, color=_series_color(), tooltip=_tooltip())
+    scale = alt.Scale(domain=list(domain), clamp=True)
+    bars = base.mark_rule(strokeWidth=2.5).encode(
+        y=alt.Y("low:Q", title=title, scale=scale), y2="high:Q"
+    )
+    points = base.mark_point(filled=True, size=90, opacity=1).encode(y=alt.Y("value:Q"))
+    labels = base.mark_text(align="left", dx=9, fontSize=12).encode(
+        y="value:Q", text=alt.Text("value:Q", format=".2f")
+    )
+    layers: list[Any] = [bars, points, labels]
+    if reference is not None:
+        line = alt.Chart(pd.DataFrame({"y": [reference]})).mark_rule(color=RULE, strokeDash=[5, 4])
+        layers.insert(0, line.encode(y="y:Q"))
+    return _styled(alt.layer(*layers), 300)
+
+
+def estimates(rows: pd.DataFrame, title: str, *, domain: tuple[float, float]) -> alt.LayerChart:
+    """Figures one below the other, each as a point with its interval.
+
+    Args:
+        rows: columns series, value, low, high, n.
+        title: of the horizontal axis.
+        domain: of the horizontal axis.
+    """
+    y = alt.Y("series:N", title=None, sort=list(rows["series"]))
+    base = alt.Chart(rows).encode(y=y, tooltip=_tooltip())
+    scale = alt.Scale(domain=list(domain), clamp=True)
+    bars = base.mark_rule(strokeWidth=2.5, color=COLORS[0]).encode(
+        x=alt.X("low:Q", title=title, scale=scale), x2="high:Q"
+    )
+    points = base.mark_point(filled=True, size=90, opacity=1, color=COLORS[0]).encode(x="value:Q")
+    return _styled(alt.layer(bars, points), 44 + 34 * len(rows))
+
+
+def kappa_grid(rows: pd.DataFrame) -> alt.LayerChart:
+    """Cohen's kappa of every two annotators, as a coloured grid with the numbers in it.
+
+    Args:
+        rows: columns first, second, value, low, high, n; each pair once in either order.
+    """
+    names = sorted({*rows["first"], *rows["second"]})
+    mirrored = rows.rename(columns={"first": "second", "second": "first"})
+    both = pd.concat([rows, mirrored], ignore_index=True)
+    base = alt.Chart(both).encode(
+        x=alt.X("first:N", title=None, sort=names, axis=alt.Axis(labelAngle=0, orient="top")),
+        y=alt.Y("second:N", title=None, sort=names),
+        tooltip=[
+            alt.Tooltip("first:N", title="Annotator"),
+            alt.Tooltip("second:N", title="and"),
+            *_tooltip()[1:],
+        ],
+    )
+    color = alt.Color(
+        "value:Q",
+        scale=alt.Scale(domain=[-0.2, 1], range=["#f4efe6", "#7fb2d3", "#0b4f7d"], clamp=True),
+        legend=alt.Legend(title="kappa"),
+    )
+    cells = base.mark_rect(stroke="white", strokeWidth=2).encode(color=color)
+    dark = alt.condition("datum.value > 0.6", alt.value("white"), alt.value("#1c2430"))
+    numbers = base.mark_text(fontSize=12).encode(text=alt.Text("value:Q", format=".2f"), color=dark)
+    return _styled(alt.layer(cells, numbers), 70 + 38 * len(names))
+
+
+def curves(rows: pd.DataFrame, title: str) -> alt.LayerChart:
+    """A quantity over training steps: a line for each run, dashed where it was evaluated.
+
+    Args:
+        rows: columns step, value, series, measured_on ("training" or "evaluation").
+        title: of the vertical axis.
+    """
+    base = alt.Chart(rows).encode(
+        x=alt.X("step:Q", title="Step"),
+        y=alt.Y("value:Q", title=title, scale=alt.Scale(zero=False)),
+        color=_series_color(),
+        strokeDash=alt.StrokeDash(
+            "measured_on:N",
+            title=None,
+            scale=alt.Scale(domain=["training", "evaluation"], range=[[1, 0], [5, 4]]),
+        ),
+        tooltip=[
+            alt.Tooltip("series:N", title="Run"),
+            alt.Tooltip("measured_on:N", title="Measured on"),
+            alt.Tooltip("step:Q", title="Step"),
+            alt.Tooltip("value:Q", title=title, format=".4g"),
+        ],
+    )
+    line = base.mark_line(strokeWidth=2)
+    # Without points, a run that logged once would show nothing.
+    points = base.mark_point(filled=True, size=22, opacity=0.9).encode(strokeDash=alt.Undefined)
+    return _styled(alt.layer(line, points), 300)
+
+
+def _series_color() -> alt.Color:
+    return alt.Color(
+        "series:N",
+        title=None,
+        scale=alt.Scale(range=COLORS),
+        legend=alt.Legend(orient="top", labelLimit=420),
+    )
+
+
+def _tooltip() -> list[alt.Tooltip]:
+    return [
+        alt.Tooltip("series:N", title="Of"),
+        alt.Tooltip("value:Q", title="Value", format=".3f"),
+        alt.Tooltip("low:Q", title="95 % from", format=".3f"),
+        alt.Tooltip("high:Q", title="95 % to", format=".3f"),
+        alt.Tooltip("n:Q", title="n", format=","),
+    ]
+
+
+def _styled(chart: alt.LayerChart, height: int) -> alt.LayerChart:
+    return (
+        chart.properties(height=height)
+        .configure_view(stroke=None)
+        .configure_axis(
+            gridColor=GRID, domainColor=RULE, tickColor=RULE, labelColor=AXIS, titleColor=AXIS
+        )
+        .configure_axis(labelFontSize=12, titleFontSize=12, titleFontWeight=500, labelLimit=260)
+    )

