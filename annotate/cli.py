@@ -185,18 +185,25 @@ def list_runs(as_json: bool) -> None:
 @annotate_commands.command("verify")
 @click.argument("run_id", metavar="[RUN]", required=False)
 def verify_runs(run_id: str | None) -> None:
-    """Check every file of every run (or of RUN) against the hash in its manifest."""
+    """Check every file of every run (or of RUN) against its manifest, and the ledger's chain."""
     from annotate.errors import ProjectError
+    from annotate.ledger import Ledger
     from annotate.runs import verify
 
     project = here()
     runs = [project.resolve(run_id)] if run_id else project.all_runs()
     problems = verify(project, runs)
+    if run_id is None:
+        problems += [("ledger", problem) for problem in Ledger.of(project).verify()]
     for run, problem in problems:
         click.echo(f"{run}: {problem}", err=True)
     if problems:
         raise ProjectError(
-            f"{len(problems)} problems in {len({run for run, _ in problems})} of {len(runs)} runs",
-            remedy="Restore the damaged runs from a backup, or remove them and run their commands",
+            f"{len(problems)} problems in {', '.join(sorted({run for run, _ in problems}))}",
+            remedy="Restore what is damaged; a run can also be removed and made again",
         )
     click.echo(f"{len(runs)} runs verified: every file is as it was written")
+
+
+# The other commands, registered by being imported; they build on what stands above.
+from annotate import cli_loop, cli_project  # noqa: E402, F401

@@ -1,7 +1,7 @@
 """Let SIMULATED annotators answer a push through Argilla's API, each under their own name.
 
 They see what a person sees and answer as `annotate.simulated_annotators` says, from a known truth:
-a score of every output in [0, 1]. The same seed gives the same answers, whatever was interrupted.
+a score of every output, in points. The same seed gives the same answers, whatever was interrupted.
 """
 
 from __future__ import annotations
@@ -31,10 +31,8 @@ from annotate.simulated_annotators import (
     load_settings,
 )
 
-Scorer = Callable[[Sequence[Mapping[str, str]], str], float]
-"""The truth: of a prompt's messages and a completion, how good it is, in [0, 1]."""
-Reference = Callable[[Sequence[Mapping[str, str]]], str | None]
-"""A good completion of a prompt, if one is known."""
+Scorer = Callable[[list[dict[str, str]], str], float]
+"""The truth: of a prompt's messages and a completion, how good it is, in points."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +67,6 @@ def simulate(
     people: Sequence[str] | None = None,
     settings_file: Path = SETTINGS_FILE,
     scorer: Scorer | None = None,
-    reference: Reference | None = None,
 ) -> Simulated:
     """Have simulated annotators answer the items of a push until each has `per_item` responses.
 
@@ -80,7 +77,6 @@ def simulate(
         per_item: submitted responses an item is to have; the push's overlap if None.
         people: names from the settings; all of them if None.
         scorer: the truth; by default the support desk's rubric.
-        reference: what corrections say; by default the support desk's model answer.
 
     Raises:
         InputError: the settings are wrong, or ask more votes than there are people.
@@ -91,7 +87,7 @@ def simulate(
     recorded = push_run.manifest["settings"]
     guideline = load_guideline(project.root, recorded["guideline"])
     items = push_run.read("items")
-    truth = _truth(push_run, items, scorer, reference)
+    truth = _truth(push_run, items, scorer or _rubric)
     votes = per_item if per_item is not None else int(recorded["overlap"])
     rng = np.random.default_rng(seed)
     rows: list[Item] = items.sort_by("item_id").to_pylist()
@@ -119,29 +115,25 @@ def _names(settings: SimulationSettings, people: Sequence[str] | None) -> list[s
     return list(dict.fromkeys(people)) if people is not None else list(settings.people)
 
 
-def _truth(
-    push_run: Run, items: pa.Table, scorer: Scorer | None, reference: Reference | None
-) -> _Truth:
-    if scorer is None:
-        from annotate.support_desk import model_answer, rubric
+def _rubric(messages: list[dict[str, str]], completion: str) -> float:
+    from annotate.support_desk import rubric
 
-        scorer, reference = rubric, reference or model_answer
+    return rubric(messages, completion).total
+
+
+def _truth(push_run: Run, items: pa.Table, scorer: Scorer) -> _Truth:
     source = push_run.parents[0]
     outputs = source.read("outputs")
     outputs = outputs.filter(pc.is_in(outputs["prompt_id"], pc.unique(items["prompt_id"])))
     messages, completions = texts_by_id(source.read("prompts"), outputs)
     scores: dict[str, float] = {}
     best: dict[str, tuple[float, str]] = {}
-    for output_id, prompt_id in zip(
-        outputs["output_id"].to_pylist(), outputs["prompt_id"].to_pylist(), strict=True
-    ):
-        if prompt_id not in best and reference is not None:
-            model = reference(messages[prompt_id])
-            if model is not None:
-                best[prompt_id] = scorer(messages[prompt_id], model), model
-        completion = completions[output_id]
-        scores[output_id] = scorer(messages[prompt_id], completion)
-        best[prompt_id] = max(best.get(prompt_id, (-1.0, "")), (scores[output_id], completion))
+    ids = outputs["output_id"].to_pylist(), outputs["prompt_id"].to_pylist()
+    for output_id, prompt_id in zip(*ids, strict=True):
+        turns = [dict(turn) for turn in messages[prompt_id]]
+        scores[output_id] = scorer(turns, completions[output_id])
+        known = (scores[output_id], completions[output_id])
+        best[prompt_id] = max(best.get(prompt_id, known), known)
     return _Truth(scores, best)
 
 

@@ -36,17 +36,17 @@ class Person(_Form):
     """One simulated annotator."""
 
     precision: Annotated[float, Field(gt=0)]
-    """Of perception, in 1 / score: at a difference of 1/precision 73 % of answers are right."""
+    """Of perception, in 1 / point: of pairs 1/precision points apart 73 % are told right."""
     lapse: Share = 0.0
     """Share of items answered at random."""
     first_bias: float = 0.0
-    """Added to what is perceived of the output shown first, in units of the score."""
+    """Points added to what is perceived of the output shown first."""
 
 
 class Occasional(_Form):
     """Something done in the share `rate` of the cases where a perceived score is under `below`."""
 
-    below: float = 1.0
+    below: float
     rate: Share
 
 
@@ -55,6 +55,7 @@ class SimulationSettings(_Form):
 
     people: dict[Annotated[str, Field(pattern=rf"^{PREFIX}[a-z0-9-]+$")], Person]
     strength_from: tuple[float, float, float]
+    rating_range: tuple[float, float]
     bad_below: float
     flags: Occasional
     corrections: Occasional
@@ -66,6 +67,8 @@ class SimulationSettings(_Form):
             raise ValueError("there are no people")
         if not 0 <= self.strength_from[0] <= self.strength_from[1] <= self.strength_from[2]:
             raise ValueError("strength_from must ascend from 0 or more")
+        if not self.rating_range[0] < self.rating_range[1]:
+            raise ValueError("rating_range must ascend")
         return self
 
 
@@ -104,7 +107,7 @@ class SimulatedAnnotator:
         """Answers to an item's questions in terms of output ids, for `annotate.display.answer`.
 
         Args:
-            scores: the truth by output id, in [0, 1].
+            scores: the truth by output id, in points.
             better: a text to correct with; None: no correction is ever given.
         """
         rng = self._random(item["item_id"])
@@ -114,7 +117,7 @@ class SimulatedAnnotator:
         perceived = truth + rng.gumbel(size=len(outputs)) / self.person.precision
         perceived[0] += self.person.first_bias
         if not attentive:
-            perceived = rng.random(len(outputs))
+            perceived = rng.uniform(*self.settings.rating_range, len(outputs))
         view = _View(outputs, perceived, attentive, better, self.settings, rng)
         return [given for question in guideline.questions for given in view.answer(question)]
 
@@ -169,8 +172,10 @@ class _View:
         return [bad if self.attentive else bool(self.rng.random() < 0.5)]
 
     def _rating(self, question: Question) -> list[Any]:
-        steps = len(question.values)
-        places = np.clip((self.perceived * steps).astype(int), 0, steps - 1)
+        lowest, highest = self.settings.rating_range
+        last = len(question.values) - 1
+        exact = (self.perceived - lowest) / (highest - lowest) * last
+        places = np.clip(np.rint(exact), 0, last).astype(int)
         return [
             {"output": output, "rating": question.values[place]}
             for output, place in zip(self.outputs, places, strict=True)

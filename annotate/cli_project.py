@@ -1,0 +1,168 @@
+"""Commands that set a project up: init, up, down, users, import."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from annotate.cli import FILE, again_option, annotate_commands, here, report
+
+if TYPE_CHECKING:
+    from annotate.runs import Project
+
+
+@annotate_commands.command("init")
+@click.argument("folder", type=FILE, default=".")
+def init(folder: Path) -> None:
+    """Make FOLDER (the working directory) a project, with guidelines and recipes to begin with.
+
+    What is there already is left as it is.
+    """
+    from annotate.project_init import init_project
+
+    project, written = init_project(folder)
+    click.echo(f"{project.root}: a project, {len(written)} files written")
+    click.echo("  next handloom up")
+
+
+@annotate_commands.command("up")
+@click.option("--port", default=6900, show_default=True, help="Of Argilla; 0 takes any free one.")
+@click.option("--dashboard-port", default=8501, show_default=True, help="Of the dashboard.")
+@click.option("--dashboard/--no-dashboard", default=True, help="Whether to start the dashboard.")
+@click.option(
+    "--detach/--foreground", default=True, help="Return when all is up, or stay until Ctrl-C."
+)
+def up(port: int, dashboard_port: int, dashboard: bool, detach: bool) -> None:
+    """Start Argilla, and the dashboard, for this project on this machine."""
+    from annotate.embedded.process import running, start
+
+    project = here()
+    home = project.state_dir / "argilla"
+    argilla = running(home)
+    if argilla is None:
+        click.echo("starting Argilla …", err=True)
+        argilla = start(home, port)
+    click.echo(f"Argilla    {argilla.url}")
+    click.echo(f"  owner and password in {os.path.relpath(home / 'credentials.json')}")
+    if dashboard:
+        _start_dashboard(project, dashboard_port)
+    click.echo("  next handloom users add NAME, or handloom push")
+    if not detach:
+        _stay(project)
+
+
+def _start_dashboard(project: Project, port: int) -> None:
+    from annotate import dashboard_process
+
+    if not dashboard_process.installed():
+        click.echo("dashboard  not installed; pip install 'handloom[dashboard]'")
+        return
+    click.echo("starting the dashboard …", err=True)
+    click.echo(f"dashboard  {dashboard_process.start(project, port).url}")
+
+
+def _stay(project: Project) -> None:
+    """Wait until Ctrl-C, SIGTERM or the server's end, then stop what was started."""
+    import signal
+    import time
+
+    from annotate.embedded.process import running
+
+    def end(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, end)
+    try:
+        while running(project.state_dir / "argilla") is not None:
+            time.sleep(1.0)
+    except KeyboardInterrupt:
+        click.echo("stopping …", err=True)
+    finally:
+        _stop_all(project)
+
+
+@annotate_commands.command("down")
+def down() -> None:
+    """Stop this project's Argilla and dashboard; nothing is lost."""
+    stopped = _stop_all(here())
+    click.echo(f"stopped {' and '.join(stopped)}" if stopped else "nothing was running")
+
+
+def _stop_all(project: Project) -> list[str]:
+    from annotate import dashboard_process
+    from annotate.embedded.process import stop
+
+    stopped = []
+    if dashboard_process.stop(project):
+        stopped.append("the dashboard")
+    if stop(project.state_dir / "argilla"):
+        stopped.append("Argilla")
+    return stopped
+
+
+@annotate_commands.group("users")
+def users() -> None:
+    """Annotators' accounts in Argilla."""
+
+
+@users.command("add")
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+def add(names: tuple[str, ...]) -> None:
+    """Make an account for each NAME, with a password of its own, where there is none."""
+    from annotate.accounts import add_users, users_file
+    from annotate.server import connect
+
+    project = here()
+    with connect(project) as server:
+        added = add_users(project, server, names)
+        click.echo(f"{len(added)} annotators may log in at {server.url}")
+    click.echo(f"  passwords in {os.path.relpath(users_file(project))}")
+
+
+@users.command("list")
+def show() -> None:
+    """List the accounts, and for which this project knows the password."""
+    from annotate.accounts import accounts, users_file
+    from annotate.server import connect
+
+    project = here()
+    known = os.path.relpath(users_file(project))
+    with connect(project) as server:
+        for account in accounts(project, server):
+            where = f"password in {known}" if account.password else ""
+            click.echo(f"{account.name:<24}{account.role:<12}{where}".rstrip())
+
+
+@annotate_commands.command("import")
+@click.argument("file", type=FILE)
+@click.option("--round", "round_", default=1, show_default=True, help="That the outputs are of.")
+@click.option(
+    "--split",
+    type=click.Choice(["train", "eval"]),
+    default="train",
+    show_default=True,
+    help="Whether the prompts may be trained on.",
+)
+@again_option
+def import_outputs(file: Path, round_: int, split: str, again: bool) -> None:
+    """Read prompts and outputs from a JSONL FILE, one object a line.
+
+    {"id"?, "prompt": text or messages, "outputs": [{"model", "text"}, …], "metadata"?}; a line that
+    cannot be used is shown with its reason and kept in the run's quarantine.
+    """
+    from annotate.importing import import_file
+
+    run = import_file(here(), file, round=round_, split=split, again=again)
+    for row in run.read("quarantine").to_pylist():
+        click.echo(f"{file}:{row['line']}: {row['reason']}", err=True)
+    noted = run.metrics
+    report(
+        run,
+        f"{noted['prompts']} prompts, {noted['outputs']} outputs"
+        + (f", {noted['merged']} repeated lines merged" if noted["merged"] else "")
+        + (f", {noted['quarantined']} lines quarantined" if noted["quarantined"] else ""),
+        "handloom push",
+    )

@@ -1,0 +1,59 @@
+"""`handloom init`: a project folder with the guidelines and recipes that come with Handloom."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
+
+from annotate.errors import InputError, ProjectError
+from annotate.runs import Project
+
+# Data only: recipes are copied as files, nothing of align is run here.
+_SOURCES = {"guidelines": "guidelines", "recipes": "align.recipes"}
+_SUFFIXES = (".md", ".yaml", ".jsonl", ".lock")
+_IGNORED = "/runs/\n/.handloom/\n"
+
+
+def init_project(folder: Path) -> tuple[Project, list[Path]]:
+    """Make `folder` a project; files that are there already are left as they are.
+
+    Returns:
+        The project, and the files written.
+
+    Raises:
+        InputError: the path is a file, or cannot be written.
+        ProjectError: it lies inside another project's runs.
+    """
+    folder = folder.resolve()
+    if any((parent / "manifest.json").is_file() for parent in (folder, *folder.parents)):
+        raise ProjectError("this is inside a run", where=str(folder))
+    written: list[Path] = []
+    try:
+        for name in ("runs", "guidelines", "recipes"):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+        for name, package in _SOURCES.items():
+            written += _copied(files(package), folder / name)
+        written += _written(folder / ".gitignore", _IGNORED)
+    except OSError as error:
+        raise InputError(
+            f"cannot be made a project ({error.strerror or error})", where=str(folder)
+        ) from None
+    return Project(folder), written
+
+
+def _copied(source: Traversable, target: Path) -> Iterator[Path]:
+    for entry in sorted(source.iterdir(), key=lambda entry: entry.name):
+        if entry.is_dir():
+            yield from _copied(entry, target / entry.name)
+        elif entry.name.endswith(_SUFFIXES):
+            yield from _written(target / entry.name, entry.read_text(encoding="utf-8"))
+
+
+def _written(path: Path, content: str) -> list[Path]:
+    if path.exists():
+        return []
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content, encoding="utf-8")
+    return [path]
