@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from annotate.guidelines import Guideline
 from annotate.orders import Codes, balanced_rotations, balanced_sides, random_keys
-from annotate.records import SCHEMAS, conform, content_id
+from annotate.records import SCHEMAS, content_id, table_from_rows
 
 Texts = npt.NDArray[np.object_]
 
@@ -69,38 +69,36 @@ def arrange(
         earlier: items that the batch holds already. They keep their order, and new ones mend the
             balance that those left; without them a call balances its own items only.
     """
-    known = _distinct(outputs)
-    has_prompt = known["prompt_id"].isin(prompts["prompt_id"].to_pandas())
-    shown = known[has_prompt]
-    size = shown["prompt_id"].value_counts().reindex(prompts["prompt_id"].unique().to_pylist())
-    size = size.fillna(0).astype(int)
-    fits = (size >= guideline.min_outputs) & (
-        (guideline.kind == "compare") | (size <= guideline.max_outputs)
-    )
+    most = guideline.max_outputs if guideline.kind == "rank" else None
+    known = _distinct(outputs, prompts)
+    fits = known["has_prompt"] & known["size"].between(guideline.min_outputs, most or np.inf)
     models = dict(zip(known["output_id"], known["model"].fillna(""), strict=True))
     tables = []
-    for sets in _sets(shown, size[fits], guideline, batch):
+    for sets in _sets(known[fits], guideline, batch):
         if pairs_per_prompt is not None and guideline.kind == "compare":
             sets = sets[_at_most(sets, pairs_per_prompt, seed)]
         before = _earlier_sets(earlier, sets)
         order = _pair_order if guideline.kind == "compare" else _ranking_order
         tables.append(_table(sets, order(sets, before, models, seed), guideline))
     items = pa.concat_tables([SCHEMAS["items"].empty_table(), *tables]).sort_by("item_id")
-    return Arrangement(items, _quarantine(size[~fits], known[~has_prompt], guideline))
+    return Arrangement(items, _quarantine(prompts, known, fits, guideline))
 
 
-def _distinct(outputs: pa.Table) -> pd.DataFrame:
-    frame: pd.DataFrame = outputs.select(["output_id", "prompt_id", "model"]).to_pandas()
-    return frame.drop_duplicates("output_id").sort_values(["prompt_id", "output_id"])
+def _distinct(outputs: pa.Table, prompts: pa.Table) -> pd.DataFrame:
+    """Each output once, sorted; whether its prompt is there, and how many outputs that one has."""
+    table = outputs.select(["output_id", "prompt_id", "model"])
+    asked = pc.is_in(table["prompt_id"], value_set=prompts["prompt_id"].combine_chunks())
+    frame: pd.DataFrame = table.append_column("has_prompt", asked).to_pandas()
+    frame = frame.drop_duplicates("output_id").sort_values(["prompt_id", "output_id"])
+    frame["size"] = frame.groupby("prompt_id")["output_id"].transform("size")
+    return frame
 
 
-def _sets(
-    outputs: pd.DataFrame, size: pd.Series[int], guideline: Guideline, batch: str
-) -> Iterator[_Sets]:
+def _sets(outputs: pd.DataFrame, guideline: Guideline, batch: str) -> Iterator[_Sets]:
     """The sets of outputs that make an item: all pairs in one, rankings by the number ranked."""
     parts: list[tuple[Texts, Texts]] = []
-    for n in sorted(size.unique()):
-        chosen = outputs[outputs["prompt_id"].isin(size.index[size == n])]
+    for n in sorted(int(size) for size in outputs["size"].unique()):
+        chosen = outputs[outputs["size"] == n]
         members = chosen["output_id"].to_numpy(dtype=object).reshape(-1, n)
         prompt_ids = chosen["prompt_id"].to_numpy(dtype=object)[::n]
         if guideline.kind == "rank":
@@ -146,7 +144,7 @@ def _texts(column: pa.ChunkedArray) -> Texts:
 
 def _pair_order(sets: _Sets, before: _Sets, models: dict[str, str], seed: int) -> Texts:
     """The pairs of `sets` in the order shown."""
-    new = sets[~np.isin(sets.ids, before.ids)]
+    new = sets[~_among(sets.ids, before.ids)]
     outputs = np.concatenate([np.sort(before.outputs, axis=1), new.outputs])
     code = _model_codes(outputs, models)
     model_pair = pd.factorize(code.min(axis=1) * (code.max(initial=0) + 1) + code.max(axis=1))[0]
@@ -164,7 +162,7 @@ def _pair_order(sets: _Sets, before: _Sets, models: dict[str, str], seed: int) -
 
 def _ranking_order(sets: _Sets, before: _Sets, models: dict[str, str], seed: int) -> Texts:
     """The outputs of `sets`, each row in the order shown."""
-    new = sets[~np.isin(sets.ids, before.ids)]
+    new = sets[~_among(sets.ids, before.ids)]
     n = sets.outputs.shape[1]
     code = _model_codes(np.concatenate([before.outputs, new.outputs]), models)
     distinct, stratum = np.unique(np.sort(code, axis=1), axis=0, return_inverse=True)
@@ -183,6 +181,11 @@ def _ranking_order(sets: _Sets, before: _Sets, models: dict[str, str], seed: int
     order = np.take_along_axis(by_model, rotation, axis=1)
     shown = np.concatenate([before.outputs, np.take_along_axis(new.outputs, order, axis=1)])
     return _pick(shown, np.concatenate([before.ids, new.ids]), sets.ids)
+
+
+def _among(ids: Texts, others: Texts) -> npt.NDArray[np.bool_]:
+    """Which ids are among the others; hashed, where numpy.isin compares objects all with all."""
+    return np.asarray(pd.Index(ids).isin(pd.Index(others)))
 
 
 def _pick(rows: Texts, ids: Texts, wanted: Texts) -> Texts:
@@ -215,15 +218,22 @@ def _table(sets: _Sets, shown: Texts, guideline: Guideline) -> pa.Table:
     )
 
 
-def _quarantine(size: pd.Series[int], orphans: pd.DataFrame, guideline: Guideline) -> pa.Table:
+def _quarantine(
+    prompts: pa.Table, known: pd.DataFrame, fits: pd.Series[bool], guideline: Guideline
+) -> pa.Table:
     fewest, most = guideline.min_outputs, guideline.max_outputs
     span = f"{fewest} or more" if guideline.kind == "compare" else f"{fewest} to {most}"
-    reasons = [f"{n} outputs, {guideline.name} takes {span}" for n in size]
-    rows = pa.table(
-        {
-            "id": [*size.index, *orphans["output_id"]],
-            "reason": [*reasons, *["its prompt is not among the prompts"] * len(orphans)],
-            "content": [*size.index, *orphans["prompt_id"]],
-        }
-    )
-    return conform("quarantine", rows)
+    size = known[known["has_prompt"] & ~fits].drop_duplicates("prompt_id")
+    orphans = known[~known["has_prompt"]]
+    bare = pc.unique(prompts["prompt_id"])
+    bare = bare.filter(pc.invert(pc.is_in(bare, pa.array(known["prompt_id"])))).to_pylist()
+    counts = [*zip(size["prompt_id"], size["size"], strict=True), *((p, 0) for p in bare)]
+    rows = [
+        {"id": prompt, "reason": f"number of outputs is {n}, {guideline.name} takes {span}"}
+        for prompt, n in counts
+    ]
+    rows += [
+        {"id": output, "content": prompt, "reason": "its prompt is not among the prompts"}
+        for output, prompt in zip(orphans["output_id"], orphans["prompt_id"], strict=True)
+    ]
+    return table_from_rows("quarantine", rows)

@@ -119,7 +119,7 @@ def read_front_matter(source: str, path: Path) -> tuple[GuidelineForm, str]:
         line = error.problem_mark.line + 2 if error.problem_mark else 1  # below the first ---
         problem = error.problem or "malformed"
         raise InputError(f"not YAML: {problem}", where=f"{path}:{line}") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that does not exist
         raise InputError(f"not YAML: {error}", where=str(path)) from None
     try:
         return GuidelineForm.model_validate(front), parts[2].strip()

@@ -136,7 +136,7 @@ class Guideline:
     @property
     def text(self) -> str:
         """What annotators read: the body, and below it which version it is."""
-        return f"{self.body}\n\n---\n\n*This is guideline {self.name}.*\n"
+        return f"{self.body}\n\n---\n\n*This is guideline {self.name}.*"
 
     @property
     def deciding(self) -> Question:

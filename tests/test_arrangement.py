@@ -92,8 +92,8 @@ def test_every_prompt_and_output_is_accounted_for() -> None:
     assert result.items["prompt_id"].to_pylist() == ["p-two"]
     reasons = dict(zip(*(result.quarantine[c].to_pylist() for c in ("id", "reason")), strict=True))
     assert reasons == {
-        "p-none": "0 outputs, preference@v1 takes 2 or more",
-        "p-one": "1 outputs, preference@v1 takes 2 or more",
+        "p-none": "number of outputs is 0, preference@v1 takes 2 or more",
+        "p-one": "number of outputs is 1, preference@v1 takes 2 or more",
         orphan["output_id"][0].as_py(): "its prompt is not among the prompts",
     }
 
@@ -108,8 +108,8 @@ def test_a_ranking_takes_three_to_five_each_number_in_a_dataset_of_its_own() -> 
     batches = {row["prompt_id"]: row["batch"] for row in result.items.to_pylist()}
     assert batches == {"p-3": "b1-of-3", "p-4": "b1-of-4", "p-5": "b1-of-5"}
     assert sorted(result.quarantine["reason"].to_pylist()) == [
-        "2 outputs, ranking@v1 takes 3 to 5",
-        "6 outputs, ranking@v1 takes 3 to 5",
+        "number of outputs is 2, ranking@v1 takes 3 to 5",
+        "number of outputs is 6, ranking@v1 takes 3 to 5",
     ]
 
 
