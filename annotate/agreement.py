@@ -58,20 +58,18 @@ class Patterns:
 def patterns(labels: Labels) -> Patterns:
     """Collapse pairable items, those that two annotators or more answered."""
     answers = np.bincount(labels.item, minlength=len(labels.items))
-    pairable = answers[labels.item] >= 2
-    item, label = labels.item[pairable], labels.label[pairable]
     # An item's signature is the sum, modulo 2^64, of one random number a label: equal counts give
     # equal sums, and two different counts collide with probability below 2^-60.
     numbers = np.random.default_rng(0).integers(0, 2**64, size=len(labels.classes), dtype=np.uint64)
     signature = np.zeros(len(labels.items), dtype=np.uint64)
-    np.add.at(signature, item, numbers[label])
+    np.add.at(signature, labels.item, numbers[labels.label])
     rows = np.flatnonzero(answers >= 2)
     _, first, multiplicity = np.unique(signature[rows], return_index=True, return_counts=True)
     place = np.full(len(labels.items), -1, dtype=np.int64)
     place[rows[first]] = np.arange(len(first))
-    shown = place[item] >= 0
+    shown = place[labels.item] >= 0
     counts = sp.coo_array(
-        (np.ones(int(shown.sum())), (place[item[shown]], label[shown])),
+        (np.ones(int(shown.sum())), (place[labels.item[shown]], labels.label[shown])),
         shape=(len(first), len(labels.classes)),
     )
     return Patterns(counts.tocsr(), multiplicity)

@@ -169,9 +169,9 @@ def dawid_skene(
     everyone.start_from(_believed(labels))
     everyone.fit(everyone.confusion[0] * PRIOR_VOTES, tolerance, max_iterations)
     own = _Em(labels.annotator, people, labels, symmetric)
-    own.start_from(everyone.probability)
-    own.confusion[:] = everyone.confusion
-    converged = own.fit(everyone.confusion[0] * prior_votes, tolerance, max_iterations)
+    habit = everyone.confusion[0] * prior_votes
+    own.start_from(everyone.probability, habit)
+    converged = own.fit(habit, tolerance, max_iterations)
     accuracy = np.einsum("k,akk->a", own.prior, own.confusion)
     answered = np.bincount(labels.item, minlength=len(labels.items)) > 0
     return Consensus(
@@ -229,10 +229,10 @@ class _Em:
         self.probability: Reals = np.empty((len(labels.items), self.classes))
         self.objective: list[float] = []
 
-    def start_from(self, probability: Reals) -> None:
+    def start_from(self, probability: Reals, pseudo_votes: Reals | float = 0.0) -> None:
         """Take the parameters that these probabilities of the classes imply."""
         self.probability = probability
-        self._maximise(np.zeros((self.classes, self.classes)))
+        self._maximise(pseudo_votes)
 
     def fit(self, pseudo_votes: Reals, tolerance: float, max_iterations: int) -> bool:
         """Iterate under a prior worth `pseudo_votes`, (true, said); True when it converged."""
@@ -258,7 +258,7 @@ class _Em:
         penalty = float((pseudo_votes * log_confusion).sum())
         self.objective.append(likelihood + penalty)
 
-    def _maximise(self, pseudo_votes: Reals) -> None:
+    def _maximise(self, pseudo_votes: Reals | float) -> None:
         """M step: class shares and confusion matrices from the expected counts."""
         shares = self.probability[self.answered].sum(axis=0)
         counts = np.asarray(self.votes_transposed @ self.probability)
