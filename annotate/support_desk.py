@@ -1,26 +1,43 @@
 """A made-up support desk: its prompts, its dialogues, and the rubric of a good answer.
 
-For demonstrations and tests without a hub. Everything here is invented: 12 devices, 6 kinds of
-them, 5 problems a kind, each with a cause and two steps that mend it. Customers describe problems
-in many ways; agents answer well or badly, because a dialogue's quality is drawn first. A small model
-trained on such dialogues has learnt the good and the bad, and preferences can teach it which is
-which.
+For demonstrations and tests without a hub. `support_desk.yaml` holds the devices, what goes wrong
+with them, what mends it, and the sentences of customers and agents. Agents answer well or badly:
+an answer's quality is drawn first, and each virtue is likely, each vice unlikely, as it is high. A
+small model trained on such dialogues has learnt the good and the bad, and preferences can teach it
+which is which.
 
-`rubric` is the known truth: it scores a completion by what a good answer contains. Simulated
-annotators see this score through noise (annotate.simulate), and `handloom evaluate` may use it as a
-scorer; wherever it speaks, it is called the rubric behind the simulated annotators.
+`rubric` is the known truth of this desk. SIMULATED annotators see it through noise
+(`annotate.simulate`); as a scorer of evaluations it is called `support-rubric`. It is no judgement
+of people, and whatever rests on it says so.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import yaml
+
+from annotate.errors import InputError
 
 Messages = list[dict[str, str]]
+
+SCORER = "support-rubric"
+"""The rubric's name as a scorer."""
+
+BASE_QUALITY = (1.2, 1.8)
+"""Beta distribution of quality among everything a desk writes: for pre-training."""
+DEMONSTRATION_QUALITY = (3.0, 3.0)
+"""The same for demonstrations: decent, and far enough from good for preferences to matter."""
+
+_TURNS = {"single": 0.75, "asked": 0.125, "tried": 0.125}  # shares of kinds of conversation
+_RIGHT_SHORT_ENOUGH = 70  # words
 
 
 @dataclass(frozen=True)
@@ -31,320 +48,223 @@ class Problem:
     steps: tuple[str, str]
 
 
-# kind -> (devices, problems)
-_DESK: dict[str, tuple[tuple[str, ...], tuple[Problem, ...]]] = {
-    "kettle": (
-        ("Lumo kettle", "Brisk kettle"),
-        (
-            Problem(
-                ("does not heat", "stays cold", "will not boil"),
-                ("check that the base is dry", "press the reset pin under the lid"),
-            ),
-            Problem(
-                ("leaks", "drips on the table", "loses water"),
-                ("tighten the seal ring", "fill it below the mark"),
-            ),
-            Problem(
-                ("smells of plastic", "has an odd smell", "gives a strange taste"),
-                ("boil it twice with vinegar", "rinse it with cold water"),
-            ),
-            Problem(
-                ("switches off too early", "stops before it boils", "turns itself off"),
-                ("remove the lime with citric acid", "close the lid until it clicks"),
-            ),
-            Problem(
-                ("is very loud", "makes a loud noise", "hums loudly"),
-                ("clean the heating plate", "place it on a flat surface"),
-            ),
-        ),
-    ),
-    "speaker": (
-        ("Brava speaker", "Echora speaker"),
-        (
-            Problem(
-                ("has no sound", "is silent", "plays nothing"),
-                ("raise the volume on the phone", "pair it again in the app"),
-            ),
-            Problem(
-                ("crackles", "sounds distorted", "buzzes at high volume"),
-                ("turn the bass down", "move it away from the router"),
-            ),
-            Problem(
-                ("does not charge", "stays empty on the cable", "will not load its battery"),
-                ("use the cable from the box", "clean the charging port"),
-            ),
-            Problem(
-                ("loses the connection", "disconnects all the time", "drops the link"),
-                ("update its firmware", "keep it within ten metres"),
-            ),
-            Problem(
-                ("does not turn on", "will not start", "shows no light"),
-                ("hold the power key for ten seconds", "charge it for one hour"),
-            ),
-        ),
-    ),
-    "vacuum": (
-        ("Dusty vacuum", "Whirl vacuum"),
-        (
-            Problem(
-                ("has weak suction", "does not pick up dust", "leaves crumbs behind"),
-                ("empty the dust box", "wash the filter"),
-            ),
-            Problem(
-                ("gets stuck", "stops under the sofa", "does not move on"),
-                ("free the side wheels", "mark a no-go zone in the app"),
-            ),
-            Problem(
-                ("does not find its dock", "never returns home", "gets lost on the way back"),
-                ("wipe the dock sensors", "leave one metre free around the dock"),
-            ),
-            Problem(
-                ("stops after five minutes", "has a short run time", "runs out quickly"),
-                ("calibrate the battery", "choose the quiet mode"),
-            ),
-            Problem(
-                ("squeaks", "rattles while cleaning", "makes a grinding noise"),
-                ("cut the hair off the brush", "oil the brush ends"),
-            ),
-        ),
-    ),
-    "lamp": (
-        ("Glimmer lamp", "Solari lamp"),
-        (
-            Problem(
-                ("flickers", "blinks at night", "is not steady"),
-                ("screw the bulb in firmly", "set the dimmer above thirty percent"),
-            ),
-            Problem(
-                ("stays dark", "does not light up", "gives no light"),
-                ("check the plug", "replace the bulb"),
-            ),
-            Problem(
-                ("ignores the app", "does not obey the phone", "is offline in the app"),
-                ("join the home network again", "restart the hub"),
-            ),
-            Problem(
-                ("gets too hot", "overheats", "feels very hot"),
-                ("use a bulb of nine watts", "keep the shade open"),
-            ),
-            Problem(
-                ("shows the wrong colour", "is always blue", "has odd colours"),
-                ("choose the warm scene", "reset the colour profile"),
-            ),
-        ),
-    ),
-    "watch": (
-        ("Tempo watch", "Pulsar watch"),
-        (
-            Problem(
-                ("shows the wrong time", "is an hour late", "has the wrong clock"),
-                ("sync it with the phone", "choose your time zone"),
-            ),
-            Problem(
-                ("does not count steps", "misses my steps", "counts no walk"),
-                ("wear it tighter", "turn the motion sensor on"),
-            ),
-            Problem(
-                ("empties its battery", "lasts only one day", "dies by noon"),
-                ("lower the brightness", "turn the always-on display off"),
-            ),
-            Problem(
-                ("does not vibrate", "misses calls", "gives no alerts"),
-                ("allow notifications in the app", "end the do-not-disturb mode"),
-            ),
-            Problem(
-                ("has a frozen screen", "does not react to touch", "hangs on the logo"),
-                ("hold both keys for twelve seconds", "install the latest update"),
-            ),
-        ),
-    ),
-    "printer": (
-        ("Inkwell printer", "Pressa printer"),
-        (
-            Problem(
-                ("prints blank pages", "leaves the paper white", "prints nothing"),
-                ("clean the print head", "check the ink levels"),
-            ),
-            Problem(
-                ("jams", "eats the paper", "has a paper jam"),
-                ("open the rear door", "pull the sheet out slowly"),
-            ),
-            Problem(
-                ("is offline", "is not found by my laptop", "lost the network"),
-                ("print the network page", "add it again by its address"),
-            ),
-            Problem(
-                ("smears", "leaves black lines", "makes dirty streaks"),
-                ("align the cartridges", "choose the plain paper setting"),
-            ),
-            Problem(
-                ("is very slow", "takes ages for a page", "waits before each page"),
-                ("choose the draft mode", "connect it by cable"),
-            ),
-        ),
-    ),
-}
-
-_GREETINGS = ("Hello", "Hi", "Good morning", "Hi there", "Good evening", "Hello team")
-_CONTEXTS = (
-    "I bought it last week.",
-    "It was fine until yesterday.",
-    "It is a present for my mother.",
-    "I use it every day.",
-    "It is two years old.",
-    "I have read the manual.",
-    "My neighbour has the same one.",
-    "I only unpacked it today.",
-    "It started after the move.",
-    "",
-)
-_ASKS = (
-    "What can I do?",
-    "Can you help?",
-    "How do I fix this?",
-    "Please help me.",
-    "What is wrong with it?",
-    "Any idea?",
-)
-_OPENINGS = (
-    "Thank you for writing to us.",
-    "Thank you for your message.",
-    "I am sorry for the trouble.",
-    "Sorry to hear that.",
-)
-_FOLLOW_UPS = (
-    "If it does not help, write to us again and we will replace it.",
-    "Tell us if the problem stays and we will send a new one.",
-    "We are here if you need more help.",
-)
-_RUDE = ("That is your own fault.", "You should have read the manual.", "Not our problem.")
-_VAGUE = (
-    "Just try something else.",
-    "It will be fine.",
-    "Maybe it is broken.",
-    "Have you tried to wait?",
-)
-_RAMBLING = (
-    "Our shop has many nice offers this week.",
-    "By the way our team had a party.",
-    "The weather is nice today.",
-)
-_KINDS = tuple(_DESK)
-DEVICES = tuple(device for devices, _ in _DESK.values() for device in devices)
-_STEPS = tuple(step for _, problems in _DESK.values() for p in problems for step in p.steps)
-
-
 @dataclass(frozen=True)
-class _Case:
-    """Which device has which problem, and how the customer says it."""
+class Case:
+    """What a customer wants, and so what a good answer must contain."""
 
+    name: str | None
     device: str
-    kind: str
+    phrase: str
     problem: Problem
-    messages: Messages
+    tried: bool = False
+    """The first step was taken in vain: now the second is due, and somebody who takes over."""
+
+    @property
+    def due(self) -> tuple[str, ...]:
+        """The steps to name."""
+        return self.problem.steps[1:] if self.tried else self.problem.steps
+
+
+def _load() -> dict[str, Any]:
+    text = Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8")
+    desk: dict[str, Any] = yaml.safe_load(text)
+    return desk
+
+
+_DESK = _load()
+_CUSTOMER: Mapping[str, list[str]] = _DESK["customer"]
+_AGENT: Mapping[str, list[str]] = _DESK["agent"]
+_KINDS: tuple[tuple[tuple[str, ...], tuple[Problem, ...]], ...] = tuple(
+    (
+        tuple(kind["devices"]),
+        tuple(Problem(tuple(p["phrases"]), tuple(p["steps"])) for p in kind["problems"]),
+    )
+    for kind in _DESK["kinds"].values()
+)
+DEVICES = tuple(device for devices, _ in _KINDS for device in devices)
+STEPS = tuple(step for _, problems in _KINDS for problem in problems for step in problem.steps)
 
 
 def prompts(n: int, *, seed: int, split: str = "train") -> list[Messages]:
-    """Draw `n` distinct prompts, each a list of messages; one in eight has several turns.
+    """Draw `n` distinct prompts, each a list of messages that a customer's turn ends.
 
-    A prompt's text decides its split, so train and eval never share one, whatever the seeds.
-
-    Args:
-        split: "train" (four in five of all prompts) or "eval".
-    """
-    return [case.messages for case in _cases(n, seed, split, distinct=True)]
-
-
-def dialogues(n: int, *, seed: int, quality: tuple[float, float] = (2.0, 2.0)) -> list[Messages]:
-    """Draw `n` dialogues that end with an agent's answer, from good to bad.
+    Every fifth combination of device and problem is never in "train", so that the splits are
+    disjoint whatever the seeds, and "eval" asks for what was learnt, not for what was memorised.
 
     Args:
-        quality: parameters of the beta distribution that an answer's quality, 0 to 1, is drawn
-            from: (2, 2) for everything a desk writes, (3, 1.5) for its better agents.
+        split: "train" or "eval".
     """
-    rng = np.random.default_rng([seed, 1])
-    cases = _cases(n, seed, "train", distinct=False)
-    return [
-        [*case.messages, {"role": "assistant", "content": _reply(case, rng, rng.beta(*quality))}]
-        for case in cases
-    ]
-
-
-def _cases(n: int, seed: int, split: str, *, distinct: bool) -> list[_Case]:
-    if split not in ("train", "eval"):
-        raise ValueError(f'split is "train" or "eval", not {split!r}')
-    rng = np.random.default_rng([seed, 0])
-    found: list[_Case] = []
-    seen: set[str] = set()
+    rng = np.random.default_rng([seed, split == "eval", 0])
+    found: dict[tuple[str, ...], Messages] = {}
     while len(found) < n:
-        case = _case(rng)
-        text = "\n".join(turn["content"] for turn in case.messages)
-        if _split_of(text) == split and not (distinct and text in seen):
-            seen.add(text)
-            found.append(case)
+        messages = _conversation(_case(rng, split), rng)
+        found.setdefault(tuple(turn["content"] for turn in messages), messages)
+    return list(found.values())
+
+
+def dialogues(
+    n: int, *, seed: int, quality: tuple[float, float] = BASE_QUALITY, split: str = "train"
+) -> list[Messages]:
+    """Draw `n` dialogues that end with an agent's answer, from bad to good.
+
+    Args:
+        quality: parameters of the beta distribution of an answer's quality.
+    """
+    rng = np.random.default_rng([seed, split == "eval", 1])
+    found = []
+    for _ in range(n):
+        case = _case(rng, split)
+        answer = _reply(case, rng, float(rng.beta(*quality)))
+        found.append([*_conversation(case, rng), {"role": "assistant", "content": answer}])
     return found
-
-
-def _split_of(text: str) -> str:
-    return "eval" if hashlib.sha256(text.encode()).digest()[0] % 5 == 0 else "train"
 
 
 def _pick(rng: np.random.Generator, options: Sequence[str]) -> str:
     return options[int(rng.integers(len(options)))]
 
 
-def _case(rng: np.random.Generator) -> _Case:
-    kind = _pick(rng, _KINDS)
-    devices, problems = _DESK[kind]
-    device = _pick(rng, devices)
-    problem = problems[int(rng.integers(len(problems)))]
-    phrase = _pick(rng, problem.phrases)
-    greeting, context, ask = _pick(rng, _GREETINGS), _pick(rng, _CONTEXTS), _pick(rng, _ASKS)
-    complaint = " ".join(part for part in (f"my {device} {phrase}.", context, ask) if part)
-    if rng.random() < 1 / 8:
-        messages = [
-            {"role": "user", "content": f"{greeting}, I have a problem with my {device}."},
-            {"role": "assistant", "content": f"What is wrong with your {device}?"},
-            {"role": "user", "content": " ".join(p for p in (f"It {phrase}.", context, ask) if p)},
-        ]
-    else:
-        messages = [{"role": "user", "content": f"{greeting}, {complaint}"}]
-    return _Case(device, kind, problem, messages)
+def _case(rng: np.random.Generator, split: str) -> Case:
+    if split not in ("train", "eval"):
+        raise ValueError(f'split is "train" or "eval", not {split!r}')
+    while True:
+        kind = int(rng.integers(len(_KINDS)))
+        devices, problems = _KINDS[kind]
+        device, problem = int(rng.integers(len(devices))), int(rng.integers(len(problems)))
+        if ((device + problem + kind) % 5 == 0) == (split == "eval"):
+            break
+    name = _pick(rng, _CUSTOMER["names"]) if rng.random() < 0.6 else None
+    tried = bool(rng.random() < _TURNS["tried"])
+    phrase = _pick(rng, problems[problem].phrases)
+    return Case(name, devices[device], phrase, problems[problem], tried)
 
 
-def _reply(case: _Case, rng: np.random.Generator, quality: float) -> str:
-    """An agent's answer: each virtue is likely, each vice unlikely, as `quality` is high."""
+def _conversation(case: Case, rng: np.random.Generator) -> Messages:
+    """How the customer puts it, in one turn or after the agent's first answer."""
+    greeting = _pick(rng, _CUSTOMER["greetings"]) + ", "
+    if case.name:
+        introduction = _pick(rng, _CUSTOMER["introductions"]).format(name=case.name)
+        greeting += introduction + " "
+    context = _pick(rng, _CUSTOMER["contexts"]) if rng.random() < 0.8 else ""
+    asking = " ".join(part for part in (context, _pick(rng, _CUSTOMER["asks"])) if part)
+    my = "My" if case.name else "my"
+    complaint = f"{greeting}{my} {case.device} {case.phrase}. {asking}"
+    if case.tried:
+        advice = _pick(rng, _AGENT["advice"])
+        said = advice.format(device=case.device, steps=case.problem.steps[0])
+        return _turns(complaint, said, _pick(rng, _CUSTOMER["tried"]))
+    if rng.random() < _TURNS["asked"] / (1 - _TURNS["tried"]):
+        opening = f"{greeting}I have a problem with my {case.device}."
+        question = _pick(rng, _AGENT["questions"]).format(device=case.device)
+        return _turns(opening, question, f"It {case.phrase}. {asking}")
+    return _turns(complaint)
 
-    def good() -> bool:
-        return bool(rng.random() < quality)
 
-    def slip(rate: float) -> bool:
+def _turns(*contents: str) -> Messages:
+    roles = ("user", "assistant")
+    return [{"role": roles[at % 2], "content": text} for at, text in enumerate(contents)]
+
+
+def _reply(case: Case, rng: np.random.Generator, quality: float) -> str:
+    """An agent's answer of about this quality, 0 to 1."""
+
+    def virtue(rate: float = 1.0) -> bool:
+        return bool(rng.random() < rate * quality)
+
+    def vice(rate: float) -> bool:
         return bool(rng.random() < rate * (1 - quality))
 
+    device = _pick(rng, DEVICES) if vice(0.5) else case.device
     sentences = []
-    if good():
-        sentences.append(_pick(rng, _OPENINGS))
-    if slip(0.6):
-        sentences.append(_pick(rng, _RUDE))
-    device = case.device if not slip(0.5) else _pick(rng, DEVICES)
-    steps = list(case.problem.steps) if good() or good() else []
-    if steps and slip(0.7):
-        steps[int(rng.integers(2))] = _pick(rng, _STEPS)
-    if steps and slip(0.7):
-        steps = steps[:1]
-    if len(steps) == 2:
-        sentences.append(f"To mend your {device}, {steps[0]}. Then {steps[1]}.")
-    elif steps:
-        sentences.append(f"To mend your {device}, {steps[0]}.")
-    else:
-        sentences.append(_pick(rng, _VAGUE))
-    if slip(0.5):
-        sentences.append(_pick(rng, _RAMBLING))
-    if slip(0.3):
+    if virtue():
+        name = case.name if case.name and virtue() else None
+        sentences.append(_greeting(_pick(rng, _AGENT["greetings"]), name))
+    if virtue(0.9):
+        regret = _pick(rng, _AGENT["regrets"])
+        sentences.append(regret.format(device=device, phrase=case.phrase))
+    if vice(0.3):
+        sentences.append(_pick(rng, _AGENT["rude"]))
+    sentences += _advice(case, device, rng, quality)
+    if vice(0.6):
+        sentences.append(_pick(rng, _AGENT["rambling"]))
+    if vice(0.2):
         sentences.append(sentences[-1])
-    if good():
-        sentences.append(_pick(rng, _FOLLOW_UPS))
-    return " ".join(sentences)
+    if virtue(0.9):
+        sentences.append(_pick(rng, _AGENT["follow_ups"]))
+    if virtue(0.8):
+        agent = _pick(rng, _AGENT["names"])
+        sentences.append(_pick(rng, _AGENT["closings"]).format(agent=agent))
+    text = " ".join(sentences)
+    return text[: int(len(text) * rng.uniform(0.5, 0.95))].rstrip(" .") if vice(0.15) else text
+
+
+def _advice(case: Case, device: str, rng: np.random.Generator, quality: float) -> list[str]:
+    """What to do: all that is due, or only a part, or something else, or nothing definite."""
+    steps = list(case.due)
+    manner = rng.random()
+    if manner > quality:
+        flaw = rng.random()
+        if flaw < 0.3:
+            return [_pick(rng, _AGENT["vague"])]
+        wrong = int(rng.integers(len(steps)))
+        if flaw < 0.65:
+            steps[wrong] = _pick(rng, STEPS)
+        elif len(steps) > 1:
+            del steps[wrong]
+    advice = _pick(rng, _AGENT["advice"]).format(device=device, steps=_joined(steps))
+    if case.tried and manner < quality:
+        return [advice, _pick(rng, _AGENT["escalations"])]
+    return [advice]
+
+
+def _joined(steps: Sequence[str]) -> str:
+    return ", and then ".join(steps)
+
+
+def _greeting(template: str, name: str | None) -> str:
+    return template.format(name=name) if name else template.replace(" {name}", "")
+
+
+def model_answer(messages: Sequence[Mapping[str, str]]) -> str | None:
+    """An answer that the rubric finds nothing to mend in; None for a prompt of another desk."""
+    case = read_case(messages)
+    if case is None:
+        return None
+    said = "\n".join(turn["content"] for turn in messages)
+    rng = np.random.default_rng(list(hashlib.sha256(said.encode()).digest()))
+    return " ".join(
+        [
+            _greeting(_pick(rng, _AGENT["greetings"]), case.name),
+            _pick(rng, _AGENT["regrets"]).format(device=case.device, phrase=case.phrase),
+            *_advice(case, case.device, rng, quality=1.0),
+            _pick(rng, _AGENT["follow_ups"]),
+            _pick(rng, _AGENT["closings"]).format(agent=_pick(rng, _AGENT["names"])),
+        ]
+    )
+
+
+_INTRODUCED = re.compile(r"\b(?:this is|my name is) (\w+)\.|, (\w+) here\.")
+
+
+def read_case(messages: Sequence[Mapping[str, str]]) -> Case | None:
+    """What the customer wants, read from the conversation; None if it is not about our devices."""
+    return _read_case(tuple((turn["role"], turn["content"]) for turn in messages))
+
+
+@functools.lru_cache(maxsize=65_536)
+def _read_case(turns: tuple[tuple[str, str], ...]) -> Case | None:
+    asked = " ".join(content for role, content in turns if role == "user")
+    said = " ".join(content for role, content in turns if role == "assistant")
+    introduced = _INTRODUCED.search(asked)
+    name = introduced[1] or introduced[2] if introduced else None
+    for devices, problems in _KINDS:
+        for device in devices:
+            if device not in asked:
+                continue
+            for problem in problems:
+                for phrase in problem.phrases:
+                    if phrase in asked:
+                        return Case(name, device, phrase, problem, problem.steps[0] in said)
+    return None
 
 
 @dataclass(frozen=True)
@@ -352,44 +272,102 @@ class RubricScore:
     """How good an answer is, and why."""
 
     total: float
+    """In [0, 1]: the sum of what it has, times what its faults leave of it."""
     parts: dict[str, float]
+    """What each virtue added; 0 where it is missing."""
+    faults: dict[str, float]
+    """What each fault leaves, as a factor; 1 where it is absent."""
 
 
-def rubric(messages: Sequence[dict[str, str]], completion: str) -> RubricScore:
-    """Score a completion for one of the desk's prompts; about -4 (harmful) to 6 (all a reply needs).
+def rubric(messages: Sequence[Mapping[str, str]], completion: str) -> RubricScore:
+    """Score a completion for one of the desk's prompts: the known truth, made up like the desk.
 
-    +1 for naming the customer's device, -1 for each other device; +1.5 for each of the two right
-    steps, -0.75 for each wrong one; +0.75 each for an apology or thanks and for an offer of more
-    help; -1.5 for rudeness, -0.5 for each vague or rambling sentence, -0.75 for each sentence said
-    before, -1 for an answer that breaks off, -0.02 for each word over 60. What is right is
-    counted once however often it is said.
+    Virtues, adding up to 1: a greeting (.10) by the customer's name where known (.05), the right
+    device and no other (.20), what is due (.15 each for two steps, less .15 for each wrong step),
+    regret (.10), an offer of more help (.10), a signature at the end (.10), and .05 times the share
+    of words that serve. Factors: .5 if rude, .8 for each sentence said again, .7 if it breaks off,
+    70/n for n words over 70. Nothing counts twice, so repetition and lists of everything lose.
+
+    Raises:
+        InputError: the prompt is not one of the desk's, so that nobody knows the truth.
     """
-    asked = " ".join(turn["content"] for turn in messages).lower()
-    text = " ".join(completion.lower().split())
-    device = next((d for d in DEVICES if d.lower() in asked), None)
-    problem = _problem_in(device, asked)
+    case = read_case(messages)
+    if case is None:
+        raise InputError(
+            "not a prompt of the made-up support desk, so its rubric cannot score it",
+            where=messages[-1]["content"][:60] if messages else "",
+            remedy="Use people's votes, or another scorer",
+        )
+    text = " ".join(completion.split())
     sentences = [s for s in re.split(r"(?<=[.!?])\s+", text) if s]
-    right = set(problem.steps if problem else ())
-    others = sum(d.lower() in text for d in DEVICES if d != device)
-    parts = {
-        "device": float(device is not None and device.lower() in text) - others,
-        "steps": 1.5 * sum(step in text for step in right)
-        - 0.75 * sum(step in text for step in _STEPS if step not in right),
-        "opening": 0.75 * any(s.lower() in text for s in _OPENINGS),
-        "follow_up": 0.75 * any(s.lower() in text for s in _FOLLOW_UPS),
-        "rude": -1.5 * any(s.lower() in text for s in _RUDE),
-        "vague": -0.5 * sum(s.lower() in text for s in (*_VAGUE, *_RAMBLING)),
-        "repeated": -0.75 * (len(sentences) - len(set(sentences))),
-        "unfinished": -1.0 * (not text or text[-1] not in ".!?"),
-        "length": -0.02 * max(0, len(text.split()) - 60),
+    parts = _virtues(case, text, sentences)
+    faults = {
+        "rude": 0.5 ** any(s in _AGENT["rude"] for s in sentences),
+        "repeats": 0.8 ** (len(sentences) - len(set(sentences))),
+        "breaks off": 1.0 if text.endswith((".", "!", "?")) else 0.7,
+        "long": min(1.0, _RIGHT_SHORT_ENOUGH / max(1, len(text.split()))),
     }
-    return RubricScore(sum(parts.values()), parts)
+    total = sum(parts.values()) * float(np.prod(list(faults.values())))
+    return RubricScore(total, parts, faults)
 
 
-def _problem_in(device: str | None, asked: str) -> Problem | None:
-    for devices, problems in _DESK.values():
-        if device in devices:
-            for problem in problems:
-                if any(phrase in asked for phrase in problem.phrases):
-                    return problem
+def score(messages: Sequence[Mapping[str, str]], completion: str) -> float:
+    """The rubric's total alone."""
+    return rubric(messages, completion).total
+
+
+def _virtues(case: Case, text: str, sentences: Sequence[str]) -> dict[str, float]:
+    roles = [_role(case, sentence) for sentence in sentences]
+    due = [*case.due, *(["escalation"] if case.tried else [])]
+    found = sum(step in text for step in case.due) + (case.tried and "escalation" in roles)
+    wrong = sum(step in text for step in STEPS if step not in case.due)
+    named = case.name is None or f" {case.name}," in "".join(sentences[:1])
+    others = any(device in text for device in DEVICES if device != case.device)
+    serving = {s: len(s.split()) for s, role in zip(sentences, roles, strict=True) if role}
+    return {
+        "greeting": 0.10 * (roles[:1] == ["greeting"]),
+        "name": 0.05 * (roles[:1] == ["greeting"] and named),
+        "device": 0.20 * (case.device in text and not others),
+        "steps": 0.30 * max(0, found - wrong) / len(due),
+        "regret": 0.10 * ("regret" in roles),
+        "follow-up": 0.10 * ("follow-up" in roles),
+        "signature": 0.10 * (roles[-1:] == ["closing"]),
+        "focus": 0.05 * sum(serving.values()) / max(1, len(text.split())),
+    }
+
+
+def _role(case: Case, sentence: str) -> str | None:
+    """What a sentence does for this customer; None if nothing."""
+    if any(step in sentence for step in case.due) and len(sentence.split()) <= 30:
+        return "advice"
+    for role, pattern in _patterns():
+        if match := pattern.fullmatch(sentence):
+            said = match.groupdict()
+            device_right = said.get("device") in (None, case.device)
+            return role if device_right and said.get("phrase") in (None, case.phrase) else None
     return None
+
+
+@functools.cache
+def _patterns() -> list[tuple[str, re.Pattern[str]]]:
+    roles = {
+        "greeting": "greetings",
+        "regret": "regrets",
+        "escalation": "escalations",
+        "follow-up": "follow_ups",
+        "closing": "closings",
+    }
+    blanks = {
+        r"\ \{name\}": r"(?: \w+)?",
+        r"\{device\}": rf"(?P<device>{'|'.join(DEVICES)})",
+        r"\{phrase\}": r"(?P<phrase>[\w' -]+)",
+        r"\{agent\}": f"(?:{'|'.join(_AGENT['names'])})",
+    }
+    found = []
+    for role, key in roles.items():
+        for template in _AGENT[key]:
+            pattern = re.escape(template)
+            for blank, form in blanks.items():
+                pattern = pattern.replace(blank, form)
+            found.append((role, re.compile(pattern)))
+    return found
