@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -22,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from align.card import CardFacts, card
 from align.filters import Filter, apply, evidence, in_force
 from align.preference_set import preference_set
+from align.recipe import find_recipe
 from align.sft_set import Corrections, clear_winners, corrections, sft_set
 from align.split import Sides, require_disjoint, sides, sides_taken
 from annotate.errors import InputError, ProjectError
@@ -29,7 +29,6 @@ from annotate.records import conform
 from annotate.runs import Project, Run, RunPlan
 
 DEFAULT_RECIPE = "build-preference"
-_SHIPPED = Path(__file__).parent / "recipes"
 
 
 class BuildRecipe(BaseModel):
@@ -53,7 +52,7 @@ def read_recipe(project: Project, name: str | None = None) -> BuildRecipe:
     Raises:
         InputError: there is none, or a key of it is wrong; says which and what would be valid.
     """
-    path = _recipe_path(project, name or DEFAULT_RECIPE)
+    path = find_recipe(name or DEFAULT_RECIPE, (project.root / "recipes",))
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
         return BuildRecipe.model_validate(content)
@@ -64,15 +63,6 @@ def read_recipe(project: Project, name: str | None = None) -> BuildRecipe:
         key = ".".join(str(part) for part in first["loc"])
         more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
         raise InputError(f"{key or 'recipe'}: {first['msg']}{more}", where=str(path)) from None
-
-
-def _recipe_path(project: Project, name: str) -> Path:
-    tried = [Path(name), project.root / "recipes" / f"{name}.yaml", _SHIPPED / f"{name}.yaml"]
-    for path in tried:
-        if path.is_file():
-            return path
-    valid = sorted(path.stem for path in _SHIPPED.glob("build-*.yaml"))
-    raise InputError("no such recipe", where=name, remedy=f"Shipped: {', '.join(valid)}")
 
 
 def build(

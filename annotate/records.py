@@ -295,6 +295,7 @@ class _Collector:
 
     source: str
     split: str
+    with_outputs: bool = True
     prompts: dict[str, dict[str, Any]] = field(default_factory=dict)
     outputs: list[dict[str, Any]] = field(default_factory=list)
     digests: dict[str, tuple[str, int]] = field(default_factory=dict)
@@ -305,7 +306,7 @@ class _Collector:
             raise _BadLineError(f"a line must be a JSON object, this is a {type(row).__name__}")
         row_id = _row_id(row)
         messages = _messages(row.get("prompt"), row_id)
-        outputs = _outputs(row.get("outputs"), row_id)
+        outputs = _outputs(row.get("outputs"), row_id) if self.with_outputs else []
         metadata = row.get("metadata") or {}
         if not isinstance(metadata, dict):
             raise _BadLineError('"metadata" must be an object', row_id)
@@ -355,17 +356,18 @@ def output_rows(
     return rows
 
 
-def read_import(path: Path, *, split: str = "train") -> Imported:
+def read_import(path: Path, *, split: str = "train", with_outputs: bool = True) -> Imported:
     """Read DESIGN's import format, one JSON object a line.
 
     `{"id"?, "prompt": text or messages, "outputs": [{"model", "text"}, …], "metadata"?}`. A
     repeated line is merged; a bad one goes to `quarantine` with its reason and the others are
-    still read. One pass, memory in proportion to the file.
+    still read. One pass, memory in proportion to the file. Without `with_outputs` only prompts are
+    read, and a line needs no "outputs".
 
     Raises:
         InputError: the file cannot be read, or holds no usable line.
     """
-    collector = _Collector(source=path.name, split=split)
+    collector = _Collector(source=path.name, split=split, with_outputs=with_outputs)
     quarantine: list[dict[str, Any]] = []
     try:
         with path.open("rb") as lines:
@@ -391,7 +393,9 @@ def read_import(path: Path, *, split: str = "train") -> Imported:
         raise InputError(
             f"no usable line: {first['reason']}",
             where=f"{path}:{first['line']}",
-            remedy='A line is {"prompt": …, "outputs": [{"model": …, "text": …}, …]}',
+            remedy='A line is {"prompt": …, "outputs": [{"model": …, "text": …}, …]}'
+            if with_outputs
+            else 'A line is {"prompt": …}',
         )
     return Imported(
         prompts=table_from_rows("prompts", collector.prompts.values()),
