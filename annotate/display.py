@@ -1,7 +1,7 @@
 """What annotators see: blind, in a random and recorded order, as text and never as markup.
 
 `arrange` (annotate.arrangement) turns outputs into items, `record_fields` an item into the fields
-of an Argilla record; neither lets a model's name through. `undo` (annotate.answers) is the way back.
+of an Argilla record; neither lets a model's name through. `undo` (annotate.answers) leads back.
 """
 
 from __future__ import annotations
