@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,6 +52,7 @@ def arrange(
     batch: str,
     seed: int,
     pairs_per_prompt: int | None = None,
+    pairs: Collection[frozenset[str]] | None = None,
     earlier: pa.Table | None = None,
 ) -> Arrangement:
     """Make the items of a batch: of each prompt every pair of outputs, or all of them to be ranked.
@@ -66,6 +67,7 @@ def arrange(
         outputs: table `outputs`; each output counts once.
         batch: name of the Argilla dataset.
         pairs_per_prompt: of a prompt with more pairs show so many, chosen at random.
+        pairs: of the pairs of outputs show these only; all if None. Rankings know no pairs.
         earlier: items that the batch holds already. They keep their order, and new ones mend the
             balance that those left; without them a call balances its own items only.
     """
@@ -75,6 +77,9 @@ def arrange(
     models = dict(zip(known["output_id"], known["model"].fillna(""), strict=True))
     tables = []
     for sets in _sets(known[fits], guideline, batch):
+        if pairs is not None and guideline.kind == "compare":
+            asked_for = [frozenset(pair) in pairs for pair in sets.outputs.tolist()]
+            sets = sets[np.array(asked_for, dtype=bool)]
         if pairs_per_prompt is not None and guideline.kind == "compare":
             sets = sets[_at_most(sets, pairs_per_prompt, seed)]
         before = _earlier_sets(earlier, sets)

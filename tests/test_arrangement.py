@@ -77,6 +77,22 @@ def test_at_most_so_many_pairs_of_a_prompt() -> None:
     assert result.items.equals(again.items)
 
 
+def test_chosen_pairs_alone_are_shown_and_balanced() -> None:
+    """As of a failures run, where the new model is shown against the one it lost to."""
+    prompts, outputs = many(60, ["new", "old", "first"])
+    by_prompt: dict[str, dict[str, str]] = {}
+    for row in outputs.to_pylist():
+        by_prompt.setdefault(row["prompt_id"], {})[row["model"]] = row["output_id"]
+    lost = {frozenset((o["new"], o["old"])) for o in by_prompt.values()}
+    items = preference_items(prompts, outputs, pairs=lost, pairs_per_prompt=1).items
+
+    assert {frozenset(row) for row in items["output_ids"].to_pylist()} == lost
+    first = first_model(items, outputs)
+    assert first == {("new", "old"): 30, ("old", "new"): 30}
+    assert abs(a_first(items) - 30) <= 1
+    assert preference_items(prompts, outputs, pairs=set()).items.num_rows == 0
+
+
 def test_equal_completions_are_shown() -> None:
     prompts, outputs = many(1, ["x", "y"])
     same = pa.array(["the same"] * 2, pa.string())
