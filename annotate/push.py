@@ -128,20 +128,16 @@ def _arranged(
     run: Run, rules: Guideline, batch: str, plan: RunPlan, earlier: pa.Table | None
 ) -> Arrangement:
     prompts, outputs, pairs = _chosen(run, plan.settings["select"])
-    arranged = arrange(
+    return arrange(
         prompts,
         outputs,
         rules,
         batch=batch,
         seed=plan.seed or 0,
         pairs_per_prompt=plan.settings["pairs_per_prompt"],
+        pairs=pairs,
         earlier=earlier,
     )
-    if pairs is None or rules.kind != "compare":
-        return arranged
-    shown = arranged.items["output_ids"].to_pylist()
-    asked = pa.array([frozenset(pair) in pairs for pair in shown], pa.bool_())
-    return Arrangement(arranged.items.filter(asked), arranged.quarantine)
 
 
 def _chosen(
