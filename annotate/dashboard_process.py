@@ -10,6 +10,7 @@ import fcntl
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -62,6 +63,9 @@ def running(project: Project) -> Dashboard | None:
 def start(project: Project, port: int) -> Dashboard:
     """Start the dashboard and wait until it answers; the one that runs, if one does.
 
+    Args:
+        port: on loopback; 0 takes any free one.
+
     Raises:
         ServerError: it did not start.
         ResourceError: its log cannot be written.
@@ -69,6 +73,7 @@ def start(project: Project, port: int) -> Dashboard:
     if (found := running(project)) is not None:
         return found
     log = project.state_dir / "dashboard.log"
+    port = port or _free_port()
     command = [sys.executable, "-m", "align", "dashboard", "--port", str(port)]
     try:
         with _lock(project).open("w") as lock, log.open("wb") as output:
@@ -88,9 +93,10 @@ def start(project: Project, port: int) -> Dashboard:
     except OSError as error:
         raise ResourceError(f"the dashboard cannot be started ({error})") from None
     dashboard = Dashboard(child.pid, port)
-    if not _until(lambda: _answers(dashboard) or child.poll() is not None, START_SECONDS):
+    up = _until(lambda: _answers(dashboard) or child.poll() is not None, START_SECONDS)
+    if not up:
         stop(project)
-    if child.poll() is not None:
+    if not up or child.poll() is not None:
         raise ServerError("the dashboard did not start", where=str(log), remedy=_last_line(log))
     return dashboard
 
@@ -108,6 +114,12 @@ def stop(project: Project) -> bool:
         if _until(lambda: running(project) is None, STOP_SECONDS):
             return True
     raise ServerError(f"the dashboard (process {found.pid}) does not end")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def _lock(project: Project) -> Path:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from importlib.resources import files
-from importlib.resources.abc import Traversable
 from pathlib import Path
 
 from annotate.errors import InputError, ProjectError
 from annotate.runs import Project
 
-# Data only: recipes are copied as files, nothing of align is run here.
-_SOURCES = {"guidelines": "guidelines", "recipes": "align.recipes"}
+# Guidelines and recipes are installed beside this package. They are found by place, because in a
+# project `import guidelines` may find the project's own folder.
+_INSTALLED = Path(__file__).resolve().parent.parent
+_SOURCES = {"guidelines": _INSTALLED / "guidelines", "recipes": _INSTALLED / "align" / "recipes"}
 _SUFFIXES = (".md", ".yaml", ".jsonl", ".lock")
 _IGNORED = "/runs/\n/.handloom/\n"
 
@@ -33,8 +33,8 @@ def init_project(folder: Path) -> tuple[Project, list[Path]]:
     try:
         for name in ("runs", "guidelines", "recipes"):
             (folder / name).mkdir(parents=True, exist_ok=True)
-        for name, package in _SOURCES.items():
-            written += _copied(files(package), folder / name)
+        for name, source in _SOURCES.items():
+            written += _copied(source, folder / name)
         written += _written(folder / ".gitignore", _IGNORED)
     except OSError as error:
         raise InputError(
@@ -43,12 +43,11 @@ def init_project(folder: Path) -> tuple[Project, list[Path]]:
     return Project(folder), written
 
 
-def _copied(source: Traversable, target: Path) -> Iterator[Path]:
-    for entry in sorted(source.iterdir(), key=lambda entry: entry.name):
-        if entry.is_dir():
-            yield from _copied(entry, target / entry.name)
-        elif entry.name.endswith(_SUFFIXES):
-            yield from _written(target / entry.name, entry.read_text(encoding="utf-8"))
+def _copied(source: Path, target: Path) -> Iterator[Path]:
+    for path in sorted(source.rglob("*")):
+        if path.is_file() and path.name.endswith(_SUFFIXES):
+            content = path.read_text(encoding="utf-8")
+            yield from _written(target / path.relative_to(source), content)
 
 
 def _written(path: Path, content: str) -> list[Path]:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pyarrow as pa
 
-import guidelines
 from annotate.records import output_rows, table_from_rows, text_message
 from annotate.runs import Project, Run, RunPlan
 
@@ -19,7 +18,7 @@ MODELS = ("llama-secret", "mistral-secret", "qwen-secret", "gemma-secret", "olmo
 def make_project(folder: Path) -> Project:
     """A project with the guidelines that come with Handloom."""
     (folder / "runs").mkdir(parents=True)
-    source = Path(next(iter(guidelines.__path__)))
+    source = Path(__file__).parent.parent / "guidelines"
     shutil.copytree(
         source, folder / "guidelines", ignore=shutil.ignore_patterns("*.py", "__pycache__")
     )
