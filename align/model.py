@@ -1,0 +1,218 @@
+"""Load, adapt and save a causal language model: the only code that trainers share with generation.
+
+A model is named in one of four ways: `base` (the small one shipped here), a train run's id, a
+folder, or an id on the Hugging Face hub. Remote code is never run unless a recipe asks for it by
+name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from align.recipe import Lora
+from annotate.errors import ProjectError, TrainingError
+from annotate.runs import Project, Run
+
+if TYPE_CHECKING:
+    from peft import LoraConfig
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+BASE = Path(__file__).parent / "base_model"
+# In a train run's folder.
+MODEL_FOLDER = "model"
+
+
+@dataclass(frozen=True)
+class ModelRef:
+    """Which model is meant, before it is loaded."""
+
+    name: str
+    """As the tables call it: a run's id, `base`, a folder's name or a hub id."""
+    source: str
+    """A folder, or a hub id."""
+    run: Run | None = None
+    """The run that trained it, if it was trained here."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model and its tokenizer; pad and end differ and stand in its generation settings."""
+
+    ref: ModelRef
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+
+
+def resolve_model(project: Project, name: str) -> ModelRef:
+    """What `name` means in this project.
+
+    Raises:
+        ProjectError: it is a run that trained nothing.
+        TrainingError: it looks like a folder or a run that does not exist.
+    """
+    if name == "base":
+        return ModelRef("base", str(BASE))
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        if folder.parent == project.runs_dir and (folder / MODEL_FOLDER).is_dir():
+            return _of_run(project.resolve(folder.name))
+        return ModelRef(folder.resolve().name, str(folder.resolve()))
+    if name.startswith("r") and "-train-" in name:
+        return _of_run(project.resolve(name))
+    if name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise TrainingError("no such folder", where=name, remedy="Name a model's folder or id")
+    return ModelRef(name, name)
+
+
+def model_before(project: Project, round: int) -> ModelRef:
+    """What a round starts from: the newest model of an earlier round, else `base`."""
+    trained = [run for run in project.all_runs() if run.step == "train" and run.round < round]
+    if not trained:
+        return resolve_model(project, "base")
+    return _of_run(max(trained, key=lambda run: (run.round, run.manifest["finished"])))
+
+
+def newest_model(project: Project) -> ModelRef:
+    """The model trained last, else `base`."""
+    try:
+        return _of_run(project.latest("train"))
+    except ProjectError:
+        return resolve_model(project, "base")
+
+
+def _of_run(run: Run) -> ModelRef:
+    if not (run.path / MODEL_FOLDER).is_dir():
+        raise ProjectError("this run holds no model", where=run.id, remedy="Name a train run")
+    return ModelRef(run.id, str(run.path / MODEL_FOLDER), run)
+
+
+def load_model(ref: ModelRef, *, trust_remote_code: bool = False) -> Loaded:
+    """Load a model and its tokenizer, on the accelerator if there is one.
+
+    Raises:
+        TrainingError: it does not exist, cannot be reached, is damaged, or has no chat template.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    on_gpu = torch.cuda.is_available()
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(ref.source, trust_remote_code=trust_remote_code)
+        model = AutoModelForCausalLM.from_pretrained(
+            ref.source,
+            dtype=torch.bfloat16 if on_gpu and torch.cuda.is_bf16_supported() else torch.float32,
+            trust_remote_code=trust_remote_code,
+        )
+    except torch.cuda.OutOfMemoryError:
+        raise TrainingError("it does not fit into the GPU's memory", where=ref.name) from None
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        # The libraries' messages run over many lines; the first says what happened.
+        first = str(error).strip().split("\n")[0]
+        raise TrainingError(
+            f"the model cannot be loaded: {first}",
+            where=ref.name,
+            remedy="Name `base`, a train run, a folder with config.json, or an id of the hub",
+        ) from None
+    _distinct_pad(tokenizer, model)
+    if tokenizer.chat_template is None:
+        raise TrainingError(
+            "its tokenizer has no chat template", where=ref.name, remedy="Use a chat model"
+        )
+    if on_gpu:
+        model.to(torch.device("cuda"))  # type: ignore[arg-type]
+    return Loaded(ref, model, tokenizer)
+
+
+def _distinct_pad(tokenizer: Any, model: Any) -> None:
+    """Without a pad token of its own a model learns to ignore its end token."""
+    if tokenizer.eos_token is None:
+        raise TrainingError("its tokenizer has no end token", remedy="Set eos_token")
+    if tokenizer.pad_token is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
+        unused = tokenizer.unk_token
+        if unused is not None and unused != tokenizer.eos_token:
+            tokenizer.pad_token = unused
+        else:
+            add_special_tokens(model, tokenizer, ["<|pad|>"])
+            tokenizer.pad_token = "<|pad|>"
+    tokenizer.padding_side = "left"
+    for settings in (model.config, model.generation_config):
+        settings.pad_token_id = tokenizer.pad_token_id
+        settings.eos_token_id = tokenizer.eos_token_id
+
+
+def add_special_tokens(model: Any, tokenizer: Any, tokens: Sequence[str]) -> list[int]:
+    """Teach the tokenizer new special tokens and give each an embedding, the mean of the others.
+
+    A random start would put the new rows far from all that the model has seen (Hewitt, 2021,
+    "Initializing new word embeddings for pretrained language models").
+
+    Returns:
+        The ids of `tokens`, those that it knew already included.
+    """
+    import torch
+
+    before = model.get_input_embeddings().weight.shape[0]
+    known = set(tokenizer.get_vocab())
+    added = [token for token in tokens if token not in known]
+    tokenizer.add_special_tokens({"additional_special_tokens": added}, False)
+    if len(tokenizer) > before:
+        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    new = [tokenizer.convert_tokens_to_ids(token) for token in added]
+    if new:
+        with torch.no_grad():
+            tables = {
+                id(layer.weight): layer.weight
+                for layer in (model.get_input_embeddings(), model.get_output_embeddings())
+                if layer is not None
+            }
+            for table in tables.values():
+                table[new] = table[: min(new)].mean(dim=0)
+    return [int(tokenizer.convert_tokens_to_ids(token)) for token in tokens]
+
+
+def lora_config(lora: Lora | None, new_tokens: Sequence[int]) -> LoraConfig | None:
+    """PEFT's configuration of a recipe's adapters; the rows of new tokens are trained in full."""
+    if lora is None:
+        return None
+    from peft import LoraConfig
+
+    return LoraConfig(
+        task_type="CAUSAL_LM",
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=lora.target_modules
+        if isinstance(lora.target_modules, str)
+        else list(lora.target_modules),
+        trainable_token_indices=list(new_tokens) or None,
+    )
+
+
+def device_arguments() -> dict[str, Any]:
+    """Trainer arguments that the machine decides: bfloat16 is several times slower on a CPU."""
+    import torch
+
+    if torch.cuda.is_available():
+        return {"bf16": torch.cuda.is_bf16_supported()}
+    return {
+        "bf16": False,
+        "use_cpu": True,
+        "gradient_checkpointing": False,
+        "dataloader_pin_memory": False,
+    }
+
+
+def save_model(model: Any, tokenizer: Any, folder: Path) -> None:
+    """Write a model as safetensors with its tokenizer; adapters beside it and merged into it."""
+    from peft import PeftModel
+
+    if isinstance(model, PeftModel):
+        model.save_pretrained(str(folder.parent / "adapter"))
+        model = model.merge_and_unload()
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)

@@ -1,0 +1,60 @@
+"""Direct preference optimisation with TRL, on what people preferred (Rafailov et al. 2023, eq. 7).
+
+    {"prompt": [{"role": "user", …}], "chosen": [{…}], "rejected": [{…}]}
+
+The reference is the model as it is before the first step: with adapters TRL switches them off,
+otherwise its log-probabilities are computed once beforehand, which also spares a second copy.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from align.model import Loaded, add_special_tokens, lora_config
+from align.recipe import DpoRecipe
+from align.training import fit, trainer_arguments
+from annotate.errors import InputError
+from annotate.runs import Draft
+
+
+def train_dpo(recipe: DpoRecipe, loaded: Loaded, rows: pa.Table, draft: Draft) -> None:
+    """Train on the `preference` table `rows`; pairs of split "eval" measure reward accuracy.
+
+    The accuracy of the implicit reward on them stands in the metrics as
+    `eval_rewards/accuracies`: how often β log π(y)/π_ref(y) is higher for the chosen one.
+
+    Raises:
+        InputError: a pair's chosen and rejected completions are equal.
+    """
+    from datasets import Dataset
+    from trl import DPOConfig, DPOTrainer
+
+    same = rows.filter(pa.array(rows["chosen"].to_numpy() == rows["rejected"].to_numpy()))
+    if same.num_rows:
+        raise InputError(
+            "chosen equals rejected",
+            where=str(same["row_id"][0]),
+            remedy="Build the set with the filter `identical`",
+        )
+    new = add_special_tokens(loaded.model, loaded.tokenizer, recipe.new_special_tokens)
+    sets = {split: _dataset(Dataset, rows, split) for split in ("train", "eval")}
+    arguments = trainer_arguments(recipe, draft, evaluates=len(sets["eval"]) > 0)
+    arguments.setdefault("precompute_ref_log_probs", recipe.lora is None)
+    trainer = DPOTrainer(
+        model=loaded.model,
+        args=DPOConfig(max_length=recipe.max_length, dataset_num_proc=None, **arguments),
+        train_dataset=sets["train"],
+        eval_dataset=sets["eval"] if len(sets["eval"]) else None,
+        processing_class=loaded.tokenizer,
+        peft_config=lora_config(recipe.lora, new),
+    )
+    draft.note(pairs=len(sets["train"]), eval_pairs=len(sets["eval"]))
+    fit(trainer, loaded.tokenizer, draft)
+
+
+def _dataset(dataset: Any, rows: pa.Table, split: str) -> Any:
+    chosen = rows.filter(pc.equal(rows["split"], split)).select(["prompt", "chosen", "rejected"])
+    return dataset.from_dict(chosen.to_pydict())

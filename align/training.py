@@ -1,0 +1,182 @@
+"""What every trainer does alike: resume, log, show progress, save.
+
+A training is interruptible at any moment: checkpoints lie in the run's hidden folder, and the same
+command goes on from the last whole one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from transformers import Trainer, TrainerCallback
+from transformers.trainer_callback import TrainerState
+
+from align.model import MODEL_FOLDER, device_arguments, save_model
+from align.recipe import DpoRecipe, PretrainRecipe, SftRecipe
+from annotate.errors import ResourceError, TrainingError
+from annotate.runs import Draft
+
+CHECKPOINTS = "checkpoints"
+LOG = "log.jsonl"
+
+
+def trainer_arguments(
+    recipe: PretrainRecipe | SftRecipe | DpoRecipe, draft: Draft, *, evaluates: bool
+) -> dict[str, Any]:
+    """Arguments of a trainer's configuration: ours, what the device wants, then the recipe's."""
+    chosen: dict[str, Any] = {
+        **device_arguments(),
+        "logging_steps": 5,
+        "logging_first_step": True,
+        "eval_strategy": "epoch" if evaluates else "no",
+        "save_strategy": "epoch",
+        "save_total_limit": 2,
+        **recipe.trainer,
+    }
+    return {
+        **chosen,
+        "output_dir": str(draft.path / CHECKPOINTS),
+        "seed": recipe.seed,
+        "data_seed": recipe.seed,
+        "report_to": "none",
+        "disable_tqdm": True,
+    }
+
+
+def fit(trainer: Trainer, tokenizer: Any, draft: Draft) -> None:
+    """Train to the end, from the last checkpoint if there is one, and save the model.
+
+    Leaves in the draft: `model/`, `adapter/` if adapters were trained, `log.jsonl`, and the final
+    figures in its metrics.
+
+    Raises:
+        TrainingError: the loss is not a number.
+        ResourceError: memory has run out.
+    """
+    import torch
+
+    trainer.add_callback(_Reporter(draft.path / LOG))
+    try:
+        trainer.train(resume_from_checkpoint=_last_checkpoint(draft.path / CHECKPOINTS))
+    except torch.cuda.OutOfMemoryError:
+        raise ResourceError(
+            "the GPU's memory has run out",
+            where=draft.plan.run_id,
+            remedy="Lower trainer.per_device_train_batch_size and raise "
+            "trainer.gradient_accumulation_steps as much",
+        ) from None
+    history: list[dict[str, Any]] = trainer.state.log_history
+    if any(math.isnan(entry.get("loss", 0.0)) for entry in history):
+        raise TrainingError(
+            "the loss is not a number",
+            where=draft.plan.run_id,
+            remedy="Lower trainer.learning_rate",
+        )
+    _save_log(draft.path / LOG, history)
+    save_model(trainer.model, tokenizer, draft.path / MODEL_FOLDER)
+    shutil.rmtree(draft.path / CHECKPOINTS, ignore_errors=True)
+    draft.note(steps=trainer.state.global_step, epochs=trainer.state.epoch, **_final(history))
+
+
+def _final(history: list[dict[str, Any]]) -> dict[str, Any]:
+    """The last value of every logged figure."""
+    last: dict[str, Any] = {}
+    for entry in history:
+        last.update(entry)
+    skipped = ("step", "epoch", "total_flos", "learning_rate")
+    speed = ("runtime", "_per_second")
+    return {
+        name: value
+        for name, value in last.items()
+        if name not in skipped and not name.endswith(speed)
+    }
+
+
+def _last_checkpoint(folder: Path) -> str | None:
+    """The newest whole checkpoint; one that was cut off half-way is removed.
+
+    The trainer writes its state after model and optimizer, so a checkpoint with a readable state
+    is whole.
+    """
+    steps = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+    for checkpoint in reversed(steps):
+        with contextlib.suppress(OSError, ValueError, TypeError):
+            TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+            return str(checkpoint)
+        shutil.rmtree(checkpoint)
+    return None
+
+
+def _save_log(path: Path, history: list[dict[str, Any]]) -> None:
+    path.write_text("".join(json.dumps(entry) + "\n" for entry in history), encoding="utf-8")
+
+
+class _Reporter(TrainerCallback):
+    """A progress bar on stderr, and the log on disk while training runs."""
+
+    def __init__(self, log: Path) -> None:
+        self.log = log
+        self.progress = Progress(
+            TextColumn("training"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[loss]}"),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+        )
+        self.task: TaskID | None = None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Show how far an interrupted training had come."""
+        self.progress.start()
+        self.task = self.progress.add_task(
+            "training", total=state.max_steps, completed=state.global_step, loss=""
+        )
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Move the bar."""
+        if self.task is not None:
+            self.progress.update(self.task, completed=state.global_step)
+
+    def on_log(
+        self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any
+    ) -> None:
+        """Keep the log readable while training runs."""
+        _save_log(self.log, state.log_history)
+        if self.task is not None and logs is not None and "loss" in logs:
+            self.progress.update(self.task, loss=f"loss {float(logs['loss']):.3f}")
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Leave the bar as it stands."""
+        self.progress.stop()
+
+
+@contextlib.contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """Keep transformers, TRL and datasets from talking over our own progress."""
+    import datasets
+    from transformers.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity(logging.ERROR)
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+        datasets.enable_progress_bars()
