@@ -32,7 +32,7 @@ import os
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from io import BufferedRandom
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -209,11 +209,11 @@ class Ledger:
                     yield number, line
 
     @contextlib.contextmanager
-    def _writing(self) -> Iterator[BufferedRandom]:
+    def _writing(self) -> Iterator[FileIO]:
         """The file, open to append, while no other process writes; waits for its turn."""
         new = not self.path.exists()
         descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
-        with os.fdopen(descriptor, "r+b") as file:
+        with os.fdopen(descriptor, "r+b", buffering=0) as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             if new:
                 _fsync_folder(self.path.parent)
@@ -269,7 +269,7 @@ def _entry(content: Mapping[str, Any]) -> Entry:
     )
 
 
-def _repaired_end(file: BufferedRandom, path: Path) -> tuple[int, str]:
+def _repaired_end(file: FileIO, path: Path) -> tuple[int, str]:
     """The next `seq` and `prev`; a torn last line is moved aside and cut off first."""
     torn = _torn_bytes(path)
     if torn:
@@ -307,12 +307,13 @@ def _tail(path: Path) -> bytes:
             length *= 4
 
 
-def _write_durably(file: BufferedRandom, content: bytes, path: Path) -> None:
+def _write_durably(file: FileIO, content: bytes, path: Path) -> None:
     """Append and fsync; on a full disk the file is as it was."""
     end = file.seek(0, os.SEEK_END)
     try:
-        file.write(content)
-        file.flush()
+        rest = memoryview(content)
+        while rest:
+            rest = rest[file.write(rest) :]
         os.fsync(file.fileno())
     except OSError as error:
         with contextlib.suppress(OSError):

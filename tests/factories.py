@@ -4,13 +4,30 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+import uuid
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, Protocol
 
 import pyarrow as pa
+import pytest
 
+from annotate.accounts import add_users
 from annotate.records import output_rows, table_from_rows, text_message
 from annotate.runs import Project, Run, RunPlan
+from annotate.server import connect
+from annotate.server_types import Submission
+
+
+class Argilla(Protocol):
+    """A running server: the fixture `argilla_server`."""
+
+    @property
+    def url(self) -> str: ...
+
+    @property
+    def api_key(self) -> str: ...
+
 
 MODELS = ("llama-secret", "mistral-secret", "qwen-secret", "gemma-secret", "olmo-secret")
 
@@ -73,3 +90,29 @@ def make_generated(
         draft.write("prompts", prompts)
         draft.write("outputs", make_outputs(prompts, per_prompt, texts))
     return draft.run
+
+
+def connected_project(folder: Path, argilla: Argilla, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """A project that uses the running server, in a workspace of its own."""
+    monkeypatch.setenv("HANDLOOM_ARGILLA_URL", argilla.url)
+    monkeypatch.setenv("HANDLOOM_ARGILLA_API_KEY", argilla.api_key)
+    monkeypatch.setenv("HANDLOOM_ARGILLA_WORKSPACE", f"test-{uuid.uuid4().hex[:12]}")
+    return make_project(folder)
+
+
+def submit(
+    project: Project,
+    push_run: Run,
+    name: str,
+    answers: Mapping[str, Mapping[str, Any]],
+    status: str = "submitted",
+) -> None:
+    """Answer items under a name, through the API; item id → Argilla's values."""
+    with connect(project) as server:
+        (user,) = add_users(project, server, [name])
+        ids: dict[str, str] = {}
+        for batch in push_run.metrics["batches"]:
+            ids |= server.record_ids(server.batch(batch))
+        with server.as_user(user) as desk:
+            sent = [Submission(ids[item], values, status) for item, values in answers.items()]
+            assert set(desk.submit(sent)) <= {""}
