@@ -118,7 +118,7 @@ def _names(settings: SimulationSettings, people: Sequence[str] | None) -> list[s
 def _rubric(messages: list[dict[str, str]], completion: str) -> float:
     from annotate.support_desk import rubric
 
-    return rubric(messages, completion).total
+    return 10 * rubric(messages, completion).total
 
 
 def _truth(push_run: Run, items: pa.Table, scorer: Scorer) -> _Truth:
