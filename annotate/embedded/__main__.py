@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from annotate.embedded.serve import serve
+from annotate.embedded.serve import LOG_FORMAT, serve
 from annotate.errors import HandloomError
 
 
@@ -16,7 +16,7 @@ from annotate.errors import HandloomError
 @click.option("--port", default=6900, show_default=True, help="0 takes any free port.")
 def main(home: Path, host: str, port: int) -> None:
     """Run the embedded Argilla until it is told to stop."""
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.basicConfig(format=LOG_FORMAT)
     try:
         serve(home, host, port)
     except HandloomError as error:

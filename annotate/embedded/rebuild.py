@@ -1,4 +1,9 @@
-"""Search indexes that are missing or behind are made anew from Argilla's database at start."""
+"""What a server that was killed left undone is done at the next start.
+
+Search indexes that are missing or behind are made anew from Argilla's database; records whose
+status does not follow from their responses (Argilla sets it after the response, and in a background
+job after a change of the overlap) are looked at again.
+"""
 
 import logging
 import sqlite3
@@ -7,8 +12,9 @@ from datetime import datetime
 
 from argilla_server.cli.search_engine.reindex import Reindexer
 from argilla_server.database import AsyncSessionLocal
+from argilla_server.jobs.dataset_jobs import update_dataset_records_status_job
 from argilla_server.models import Dataset, Record, Response, Vector
-from sqlalchemy import func, select
+from sqlalchemy import and_, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from annotate.embedded.documents import microseconds
@@ -78,6 +84,35 @@ async def _rebuild(engine: HandloomSearchEngine, dataset: Dataset) -> None:
         fresh = await Reindexer.reindex_dataset(db, engine, dataset.id)
         async for _ in Reindexer.reindex_dataset_records(db, engine, fresh):
             pass
+
+
+async def requeue_status_updates() -> list[str]:
+    """Queue Argilla's status job for the data sets that have a record in the wrong status.
+
+    Returns:
+        Names of those data sets.
+    """
+    requeued = []
+    async with AsyncSessionLocal() as db:
+        for dataset in (await db.execute(select(Dataset))).scalars().all():
+            if await _has_wrong_status(db, dataset):
+                update_dataset_records_status_job.delay(dataset.id)
+                requeued.append(dataset.name)
+    return requeued
+
+
+async def _has_wrong_status(db: AsyncSession, dataset: Dataset) -> bool:
+    enough = func.count(Response.id) >= dataset.distribution["min_submitted"]
+    submitted = and_(Response.record_id == Record.id, Response.status == "submitted")
+    wrong = (
+        select(Record.id)
+        .outerjoin(Response, submitted)
+        .where(Record.dataset_id == dataset.id)
+        .group_by(Record.id)
+        .having(enough != (Record.status == "completed"))
+        .limit(1)
+    )
+    return (await db.execute(wrong)).first() is not None
 
 
 def _time(time: datetime | None) -> int:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 GRACE_SECONDS = 5
 BUSY_SECONDS = 30
+LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 _LOG = logging.getLogger(__name__)
 
@@ -132,8 +133,18 @@ def _prepare_database(path: Path) -> None:
         with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
             migrate_db("head")
     except BaseException:
+        _enable_logging()
         _LOG.error("migration of the database failed:\n%s", said.getvalue())
         raise
+    _enable_logging()
+
+
+def _enable_logging() -> None:
+    """Undo what alembic does on every migration: it disables all loggers and takes the root's."""
+    logging.basicConfig(format=LOG_FORMAT, level=logging.WARNING, force=True)
+    for logger in logging.root.manager.loggerDict.values():
+        if isinstance(logger, logging.Logger):
+            logger.disabled = False
 
 
 async def _serve(
@@ -147,6 +158,7 @@ async def _serve(
 
     await accounts.ensure_owner(secrets)
     await rebuild.rebuild_outdated()
+    await rebuild.requeue_status_updates()
     jobs.start_workers(asyncio.get_running_loop(), [HIGH_QUEUE, DEFAULT_QUEUE])
     server = uvicorn.Server(
         uvicorn.Config(
