@@ -118,15 +118,18 @@ class Sources:
 def gather(judge_run: Run) -> Sources:
     """Read the judgements and, from the runs behind them, outputs, prompts and corrections."""
     judgements = judge_run.read("judgements")
-    pull_run = judge_run.ancestor("pull")
-    items = pull_run.read("items")
+    pull_runs = [run for run in judge_run.parents if run.step == "pull"]
+    if not pull_runs:
+        raise ProjectError("it was not made from a pull run", where=judge_run.id)
+    items = pa.concat_tables([run.read("items") for run in pull_runs])
+    responses = pa.concat_tables([run.read("responses") for run in pull_runs])
     wanted = pa.chunked_array([*judgements["prompt_id"].chunks, *items["prompt_id"].chunks])
     return Sources(
         judge_id=judge_run.id,
         judgements=judgements,
-        outputs=_lineage_table(pull_run, "outputs", "output_id", wanted),
-        prompts=_lineage_table(pull_run, "prompts", "prompt_id", wanted),
-        corrections=corrections(pull_run.read("responses"), items),
+        outputs=_lineage_table(judge_run, "outputs", "output_id", wanted),
+        prompts=_lineage_table(judge_run, "prompts", "prompt_id", wanted),
+        corrections=corrections(responses, items),
         taken=sides_taken(judge_run),
     )
 

@@ -73,16 +73,23 @@ table_option = click.option(
 )
 
 
-def run_or_table(run_id: str | None, table: Path | None) -> None:
+def run_or_table(run_ids: tuple[str, ...], table: Path | None) -> None:
     """Refuse a run and a table at once."""
-    if run_id is not None and table is not None:
+    if run_ids and table is not None:
         from annotate.errors import InputError
 
-        raise InputError("a run and --table exclude each other", where=run_id)
+        raise InputError("a run and --table exclude each other", where=run_ids[0])
+
+
+def chosen_pulls(project: Project, run_ids: tuple[str, ...]) -> list[Run]:
+    """The pull runs named on the command line, else the newest of each batch of the round."""
+    from annotate.judge import newest_pulls
+
+    return [project.resolve(run_id) for run_id in run_ids] or newest_pulls(project)
 
 
 @annotate_commands.command("agreement")
-@click.argument("run_id", metavar="[RUN]", required=False)
+@click.argument("run_ids", metavar="[RUN]...", nargs=-1)
 @table_option
 @click.option(
     "--level",
@@ -92,7 +99,7 @@ def run_or_table(run_id: str | None, table: Path | None) -> None:
 @seed_option
 @json_option
 def show_agreement(
-    run_id: str | None,
+    run_ids: tuple[str, ...],
     table: Path | None,
     level: Literal["nominal", "ordinal", "interval"] | None,
     seed: int,
@@ -100,7 +107,8 @@ def show_agreement(
 ) -> None:
     """Measure how far annotators agree: alpha, kappa, raw agreement, with intervals.
 
-    On the newest pull, on RUN, or on any table of labels; the latter needs no project.
+    On the newest pull of each batch of the round, on the pull RUNs, or on any table of labels;
+    the latter needs no project.
     """
     import json
 
@@ -108,19 +116,20 @@ def show_agreement(
     from annotate.errors import InputError
     from annotate.judge import agreement_of_run
 
-    run_or_table(run_id, table)
+    run_or_table(run_ids, table)
     if table is not None:
         measured = agreement_of_table(table, level or "nominal", seed=seed)
     elif level is not None:
         raise InputError("--level goes with --table; a run's questions have their own levels")
     else:
-        measured = agreement_of_run(chosen_run(here(), run_id, "pull"), seed=seed)
+        project = here()
+        measured = agreement_of_run(*chosen_pulls(project, run_ids), seed=seed)
     text = json.dumps(measured.to_dict(), indent=1) if as_json else "\n".join(measured.lines())
     click.echo(text)
 
 
 @annotate_commands.command("judge")
-@click.argument("run_id", metavar="[RUN]", required=False)
+@click.argument("run_ids", metavar="[RUN]...", nargs=-1)
 @table_option
 @click.option("--out", type=FILE, help="With --table: the .csv or .parquet file to write.")
 @click.option(
@@ -134,7 +143,7 @@ def show_agreement(
 @again_option
 @json_option
 def judge_votes(
-    run_id: str | None,
+    run_ids: tuple[str, ...],
     table: Path | None,
     out: Path | None,
     method: Literal["dawid-skene", "majority"],
@@ -142,22 +151,24 @@ def judge_votes(
     again: bool,
     as_json: bool,
 ) -> None:
-    """Aggregate the votes on each pair of a pull: posterior, margin, votes.
+    """Aggregate the votes on each pair: posterior, margin, votes.
 
-    With --table, the labels of each item of any file; that needs no project.
+    Of the newest pull of each batch of the round, or of the pull RUNs. With --table, the labels
+    of each item of any file; that needs no project.
     """
     from annotate.errors import InputError
     from annotate.judge import judge
     from annotate.judge_table import judge_table
 
-    run_or_table(run_id, table)
+    run_or_table(run_ids, table)
     if table is not None:
         judge_table(table, method).deliver(out, as_json=as_json)
         return
     if out is not None:
         raise InputError("--out goes with --table; a run's judgements lie in the run it makes")
     project = here()
-    run = judge(project, chosen_run(project, run_id, "pull"), method=method, seed=seed, again=again)
+    pull_runs = chosen_pulls(project, run_ids)
+    run = judge(project, *pull_runs, method=method, seed=seed, again=again)
     report_judge(run, as_json=as_json)
 
 

@@ -10,6 +10,7 @@ better a is, from -3 to 3; `margin` is its size over 3.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,15 +41,15 @@ LEVEL_OF: dict[str, Level] = {"vote": "nominal", "both_bad": "nominal"}
 
 def judge(
     project: Project,
-    pull_run: Run,
-    *,
+    *pull_runs: Run,
     method: Method = "dawid-skene",
     seed: int = 0,
     again: bool = False,
 ) -> Run:
-    """Judge every pair that has a vote in `pull_run`; the finished run, if there is one.
+    """Judge every pair that has a vote in `pull_runs`; the finished run, if there is one.
 
     Args:
+        pull_runs: one or more; what an annotator proved in one batch counts in all of them.
         method: "dawid-skene" weighs annotators by what they proved to be, "majority" alike.
         seed: of the intervals of the agreement figures.
         again: make a new run although a finished one exists.
@@ -56,17 +57,18 @@ def judge(
     Raises:
         ProjectError: nothing was submitted yet, or a response is damaged.
     """
-    plan = RunPlan("judge", pull_run.round, (pull_run,), {"method": method}, seed)
+    round = max(run.round for run in pull_runs)
+    plan = RunPlan("judge", round, pull_runs, {"method": method}, seed)
     if again:
         plan = project.again(plan)
     elif (finished := project.finished(plan)) is not None:
         return finished
-    responses, items = pull_run.read("responses"), items_of(pull_run)
+    responses, items = answers_of(pull_runs)
     votes = votes_of_responses(responses, items)
     if not votes.num_rows:
         raise ProjectError(
             "no submitted response compares two outputs yet",
-            where=pull_run.id,
+            where=", ".join(run.id for run in pull_runs),
             remedy="Let annotators answer, then `handloom pull`",
         )
     judged = judge_votes(votes, method)
@@ -87,6 +89,36 @@ def judge(
     return draft.run
 
 
+def newest_pulls(project: Project) -> list[Run]:
+    """The newest pull of every batch that was pushed in the round of the newest pull.
+
+    Raises:
+        ProjectError: nothing was pulled yet.
+    """
+    round = project.latest("pull").round
+    by_push: dict[str, Run] = {}
+    for run in project.all_runs():
+        if run.step == "pull" and run.round == round:
+            by_push[run.ancestor("push").id] = run
+    return list(by_push.values())
+
+
+def pulls_of(run: Run) -> list[Run]:
+    """The pull runs that a run rests on: itself, or those that its judge run read."""
+    if run.has("responses"):
+        return [run]
+    judged = run if run.step == "judge" else run.ancestor("judge")
+    return [parent for parent in judged.parents if parent.has("responses")]
+
+
+def answers_of(pull_runs: Sequence[Run]) -> tuple[pa.Table, pa.Table]:
+    """The responses of these pull runs, and the items that they are about."""
+    return (
+        pa.concat_tables([run.read("responses") for run in pull_runs]),
+        pa.concat_tables([items_of(run) for run in pull_runs]),
+    )
+
+
 def items_of(run: Run) -> pa.Table:
     """The items that a pull run's responses are about: its own table, or those of its pushes."""
     if run.has("items"):
@@ -97,15 +129,16 @@ def items_of(run: Run) -> pa.Table:
     return pa.concat_tables(tables)
 
 
-def agreement_of_run(run: Run, *, seed: int = 0) -> Measured:
-    """Agreement on each question answered in a pull run, or in the one that `run` was made from.
+def agreement_of_run(*runs: Run, seed: int = 0) -> Measured:
+    """Agreement on each question answered in these pull runs, or in those that a run rests on.
 
     "vote" nominal, "strength" and "rating" ordinal, "both_bad" nominal.
     """
-    pull_run = run if run.has("responses") else run.ancestor("pull")
-    responses = pull_run.read("responses")
-    votes = votes_of_responses(responses, items_of(pull_run))
-    return Measured(pull_run.id, _reports(labels_by_question(responses, votes), seed))
+    pull_runs = [pull_run for run in runs for pull_run in pulls_of(run)]
+    responses, items = answers_of(pull_runs)
+    votes = votes_of_responses(responses, items)
+    source = ", ".join(run.id for run in pull_runs)
+    return Measured(source, _reports(labels_by_question(responses, votes), seed))
 
 
 def _reports(labels: dict[str, Labels], seed: int) -> dict[str, AgreementReport]:
