@@ -11,6 +11,7 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -182,14 +183,16 @@ def _check_known(run: Run, prompts: pa.Table, wanted: pa.Array) -> None:
 
 
 def _earlier_items(project: Project, batch: str) -> pa.Table | None:
-    """Items that earlier pushes put into the same batch."""
+    """Items that earlier pushes put into the same batch, each once."""
     tables = [run.read("items") for run in project.all_runs() if run.step == "push"]
     if not tables:
         return None
     items = pa.concat_tables([SCHEMAS["items"].empty_table(), *tables])
     names = items["batch"]
     same = pc.or_(pc.equal(names, batch), pc.starts_with(names, f"{batch}-of-"))
-    return items.filter(same)
+    items = items.filter(same)
+    first = np.unique(items["item_id"].to_numpy(), return_index=True)[1]
+    return items.take(first)
 
 
 def _publish(server: Server, run: Run, items: pa.Table, rules: Guideline) -> int:
