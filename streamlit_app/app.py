@@ -8,7 +8,7 @@ from __future__ import annotations
 import streamlit as st
 
 from annotate.errors import HandloomError
-from streamlit_app.data import open_project
+from streamlit_app.data import open_project, readable_runs
 from streamlit_app.plain import escaped, show_error
 
 PAGES = [
@@ -31,15 +31,22 @@ PAGES = [
 ]
 
 
+# Streamlit leaves a tenth of the screen empty above a page.
+STYLE = "<style>.stMainBlockContainer {padding-top: 2.5rem; padding-bottom: 3rem}</style>"
+
+
 def main() -> None:
     """Show the chosen page; what a user can mend is one line, never a traceback."""
     st.set_page_config(page_title="Handloom", page_icon=":material/grid_on:", layout="wide")
+    st.html(STYLE)
     page = st.navigation(PAGES)
     try:
         project = open_project()
         with st.sidebar:
             st.caption(f"Project {escaped(project.root.name)}")
         page.run()
+        for broken in readable_runs(project)[1]:
+            show_error(broken, "A run cannot be read, and is left out here")
     except HandloomError as error:
         show_error(error)
 

@@ -56,7 +56,7 @@ def estimates(rows: pd.DataFrame, title: str, *, domain: tuple[float, float]) ->
         x=alt.X("low:Q", title=title, scale=scale), x2="high:Q"
     )
     points = base.mark_point(filled=True, size=90, opacity=1, color=COLORS[0]).encode(x="value:Q")
-    return _styled(alt.layer(bars, points), 44 + 34 * len(rows))
+    return _styled(alt.layer(bars, points), 70 + 36 * len(rows))
 
 
 def kappa_grid(rows: pd.DataFrame) -> alt.LayerChart:
@@ -88,33 +88,33 @@ def kappa_grid(rows: pd.DataFrame) -> alt.LayerChart:
     return _styled(alt.layer(cells, numbers), 70 + 38 * len(names))
 
 
-def curves(rows: pd.DataFrame, title: str) -> alt.LayerChart:
+def curves(rows: pd.DataFrame) -> alt.LayerChart:
     """A quantity over training steps: a line for each run, dashed where it was evaluated.
 
     Args:
         rows: columns step, value, series, measured_on ("training" or "evaluation").
-        title: of the vertical axis.
     """
+    evaluated = "evaluation" in set(rows["measured_on"])
+    dash = alt.StrokeDash(
+        "measured_on:N",
+        scale=alt.Scale(domain=["training", "evaluation"], range=[[1, 0], [5, 4]]),
+        legend=alt.Legend(title=None, orient="top", symbolType="stroke") if evaluated else None,
+    )
     base = alt.Chart(rows).encode(
         x=alt.X("step:Q", title="Step"),
-        y=alt.Y("value:Q", title=title, scale=alt.Scale(zero=False)),
+        y=alt.Y("value:Q", title=None, scale=alt.Scale(zero=False)),
         color=_series_color(),
-        strokeDash=alt.StrokeDash(
-            "measured_on:N",
-            title=None,
-            scale=alt.Scale(domain=["training", "evaluation"], range=[[1, 0], [5, 4]]),
-        ),
         tooltip=[
             alt.Tooltip("series:N", title="Run"),
             alt.Tooltip("measured_on:N", title="Measured on"),
             alt.Tooltip("step:Q", title="Step"),
-            alt.Tooltip("value:Q", title=title, format=".4g"),
+            alt.Tooltip("value:Q", title="Value", format=".4g"),
         ],
     )
-    line = base.mark_line(strokeWidth=2)
+    line = base.mark_line(strokeWidth=2).encode(strokeDash=dash)
     # Without points, a run that logged once would show nothing.
-    points = base.mark_point(filled=True, size=22, opacity=0.9).encode(strokeDash=alt.Undefined)
-    return _styled(alt.layer(line, points), 300)
+    points = base.mark_point(filled=True, size=22, opacity=0.9)
+    return _styled(alt.layer(line, points), 280)
 
 
 def _series_color() -> alt.Color:

@@ -202,7 +202,7 @@ def training_log(run: Run) -> pd.DataFrame:
             "value": float(value),
         }
         for line in lines
-        if "step" in line
+        if "step" in line and "train_runtime" not in line  # TRL's last line sums the run up
         for name, value in line.items()
         if name not in ("step", "epoch") and isinstance(value, int | float)
     ]

@@ -75,8 +75,12 @@ def offer_to_send(
         clear: called when the choice is to be forgotten.
     """
     count = len(failure_ids)
-    st.subheader("Send to Argilla")
-    st.caption(f"{count} selected" if count else "Select failures in the list to send them.")
+    st.subheader("Have people judge")
+    st.caption(
+        f"**{count} selected**"
+        if count
+        else "Select failures in the list, and send them to Argilla as a new batch."
+    )
     with st.form("send", border=False):
         guideline = st.selectbox("Guideline", pair_guidelines(project))
         overlap = st.number_input(
@@ -84,14 +88,23 @@ def offer_to_send(
         )
         batch = st.text_input("Name of the batch", placeholder="made up if empty")
         submitted = st.form_submit_button(
-            f"Send {count} failure{'' if count == 1 else 's'}",
+            f"Send {count} to Argilla" if count else "Send to Argilla",
             type="primary",
             disabled=not count or guideline is None,
             width="stretch",
         )
     st.button("Clear the selection", on_click=clear, disabled=not count, width="stretch")
     if submitted and guideline is not None:
-        _send(project, run, failure_ids, guideline, batch, int(overlap))
+        st.session_state["sent"] = None
+        try:
+            with st.spinner("Sending"):
+                sent = send(project, run, failure_ids, guideline, batch, int(overlap))
+        except HandloomError as error:
+            show_error(error, "Nothing was sent")
+        else:
+            st.session_state["sent"] = sent
+            clear()
+            st.rerun()
     if (sent := st.session_state.get("sent")) is not None:
         _show_sent(sent)
 
@@ -99,19 +112,6 @@ def offer_to_send(
 def _overlap(project: Project, guideline: str | None) -> int:
     rules: Guideline | None = load_guideline(project.root, guideline) if guideline else None
     return rules.overlap if rules else 1
-
-
-def _send(
-    project: Project, run: Run, failure_ids: Sequence[str], guideline: str, batch: str, overlap: int
-) -> None:
-    st.session_state["sent"] = None
-    try:
-        with st.spinner("Sending"):
-            sent = send(project, run, failure_ids, guideline, batch, overlap)
-    except HandloomError as error:
-        show_error(error, "Nothing was sent")
-        return
-    st.session_state["sent"] = sent
 
 
 def _show_sent(sent: Sent) -> None:

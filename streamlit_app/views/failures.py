@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
+from typing import Any, Literal
 
 import streamlit as st
 
+from annotate.errors import HandloomError
 from annotate.runs import Run
 from streamlit_app.data import (
     SORTS,
@@ -16,11 +18,15 @@ from streamlit_app.data import (
     open_project,
     readable_runs,
 )
-from streamlit_app.plain import escaped, show_next, show_text
+from streamlit_app.plain import escaped, show_error, show_next, show_text
 from streamlit_app.sending import offer_to_send
 
 PAGE_SIZES = (10, 25, 50)
-WHY_COLORS = {"lost": "red", "tied": "orange", "thin evidence": "gray"}
+WHY_COLORS: dict[str, Literal["red", "orange", "gray"]] = {
+    "lost": "red",
+    "tied": "orange",
+    "thin evidence": "gray",
+}
 
 
 def picked_of(run: Run) -> list[str]:
@@ -43,6 +49,11 @@ def set_picked(run: Run, failure_ids: list[str], chosen: bool) -> None:
             picked.append(failure_id)
         elif not chosen and failure_id in picked:
             picked.remove(failure_id)
+
+
+def forget_picked(run: Run) -> None:
+    """Choose nothing."""
+    set_picked(run, list(picked_of(run)), False)
 
 
 def toggled(run: Run, failure_id: str) -> None:
@@ -158,12 +169,11 @@ def show() -> None:
     with sort_column:
         sort = st.selectbox("Sort", list(SORTS), key="sort", bind="query-params")
     with st.sidebar:
-        offer_to_send(
-            project,
-            run,
-            picked_of(run),
-            clear=lambda: set_picked(run, list(picked_of(run)), False),
-        )
+        try:
+            # Before the list: clearing the choice must precede the checkboxes.
+            offer_to_send(project, run, picked_of(run), clear=partial(forget_picked, run))
+        except HandloomError as error:
+            show_error(error)
     show_list(run, ask_query(run, sort))
 
 

@@ -9,8 +9,9 @@ from annotate.errors import HandloomError
 from annotate.runs import Run
 from streamlit_app.charts import curves
 from streamlit_app.data import of_step, open_project, readable_runs, training_log
-from streamlit_app.plain import show_error, show_next
+from streamlit_app.plain import escaped, show_error, show_next
 
+# Measures shown at once, where a run logged them; the others can be chosen.
 FIRST = {
     "loss": "Loss",
     "rewards/margins": "Reward margin, chosen over rejected",
@@ -19,7 +20,7 @@ FIRST = {
     "accuracy": "Reward accuracy: chosen above rejected",
     "mean_token_accuracy": "Token accuracy",
 }
-"""Measures shown at once, where a run logged them; the others can be chosen."""
+# Runs shown until others are chosen.
 SHOWN_RUNS = 3
 
 
@@ -44,9 +45,8 @@ def show_curves(log: pd.DataFrame) -> None:
     columns = st.columns(2, gap="large")
     for number, name in enumerate(names):
         with columns[number % 2]:
-            title = FIRST.get(name, name)
-            st.subheader(title if name in FIRST else "")
-            st.altair_chart(curves(log[log["name"] == name], title), width="stretch")
+            st.subheader(FIRST.get(name) or escaped(name))
+            st.altair_chart(curves(log[log["name"] == name]), width="stretch")
 
 
 def show_settings(runs: list[Run]) -> None:
