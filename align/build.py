@@ -9,7 +9,10 @@ row; corrections and clear winners become SFT rows.
 
 from __future__ import annotations
 
+import functools
 import json
+import operator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,11 +69,16 @@ def read_recipe(project: Project, name: str | None = None) -> BuildRecipe:
 
 
 def build(
-    project: Project, judge_run: Run, *, recipe: str | None = None, again: bool = False
+    project: Project,
+    judge_runs: Sequence[Run],
+    *,
+    recipe: str | None = None,
+    again: bool = False,
 ) -> Run:
-    """Build the training sets from a judge run; the finished run, if there is one.
+    """Build the training sets from judge runs; the finished run, if there is one.
 
     Args:
+        judge_runs: usually one; several where a round pushed several batches.
         recipe: a file, or a recipe's name; None for `build-preference`.
         again: make a new run although a finished one exists.
 
@@ -79,18 +87,22 @@ def build(
         ProjectError: the judgements' outputs or prompts are not in the lineage.
     """
     rules = read_recipe(project, recipe)
-    plan = RunPlan("build", judge_run.round, (judge_run,), rules.model_dump(mode="json"))
+    for run in judge_runs:
+        if run.step != "judge":
+            raise ProjectError("this is not a judge run", where=run.id, remedy="`handloom judge`")
+    newest = max(run.round for run in judge_runs)
+    plan = RunPlan("build", newest, tuple(judge_runs), rules.model_dump(mode="json"))
     if again:
         plan = project.again(plan)
     elif (finished := project.finished(plan)) is not None:
         return finished
-    sources = gather(judge_run)
+    sources = gather(judge_runs)
     sets = make_sets(sources, rules)
     if not sets.preference.num_rows and not sets.sft.num_rows:
         dropped = ", ".join(f"{rule} {n}" for rule, n in sets.counts["dropped"].items())
         raise InputError(
             f"no pair is left to train on; dropped by {dropped}",
-            where=judge_run.id,
+            where=sources.origin,
             remedy="Collect more votes, or loosen the recipe's filters",
         )
     with project.draft(plan) as draft:
@@ -99,7 +111,7 @@ def build(
         draft.write("preference", sets.preference)
         draft.write("sft", sets.sft)
         draft.note(**sets.counts)
-        draft.write_text("README.md", card(_facts(plan.run_id, judge_run, sources, sets, rules)))
+        draft.write_text("README.md", card(_facts(plan, sources, sets, rules)))
     return draft.run
 
 
@@ -107,7 +119,8 @@ def build(
 class Sources:
     """Everything a build reads."""
 
-    judge_id: str
+    origin: str
+    """Ids of the judge runs."""
     judgements: pa.Table
     outputs: pa.Table
     prompts: pa.Table
@@ -115,30 +128,31 @@ class Sources:
     taken: Sides
 
 
-def gather(judge_run: Run) -> Sources:
+def gather(judge_runs: Sequence[Run]) -> Sources:
     """Read the judgements and, from the runs behind them, outputs, prompts and corrections."""
-    judgements = judge_run.read("judgements")
-    pull_runs = [run for run in judge_run.parents if run.step == "pull"]
-    if not pull_runs:
-        raise ProjectError("it was not made from a pull run", where=judge_run.id)
-    items = pa.concat_tables([run.read("items") for run in pull_runs])
-    responses = pa.concat_tables([run.read("responses") for run in pull_runs])
+    judgements = pa.concat_tables([run.read("judgements") for run in judge_runs])
+    pulls = list({pull.id: pull for pull in (run.ancestor("pull") for run in judge_runs)}.values())
+    items = pa.concat_tables([run.read("items") for run in pulls])
     wanted = pa.chunked_array([*judgements["prompt_id"].chunks, *items["prompt_id"].chunks])
+    taken = [sides_taken(run) for run in judge_runs]
     return Sources(
-        judge_id=judge_run.id,
+        origin=", ".join(run.id for run in judge_runs),
         judgements=judgements,
-        outputs=_lineage_table(judge_run, "outputs", "output_id", wanted),
-        prompts=_lineage_table(judge_run, "prompts", "prompt_id", wanted),
-        corrections=corrections(responses, items),
-        taken=sides_taken(judge_run),
+        outputs=_lineage_table(pulls, "outputs", "output_id", wanted),
+        prompts=_lineage_table(pulls, "prompts", "prompt_id", wanted),
+        corrections=corrections(pa.concat_tables([run.read("responses") for run in pulls]), items),
+        taken=functools.reduce(operator.or_, taken),
     )
 
 
-def _lineage_table(run: Run, name: str, key: str, prompt_ids: pa.ChunkedArray) -> pa.Table:
+def _lineage_table(
+    runs: Sequence[Run], name: str, key: str, prompt_ids: pa.ChunkedArray
+) -> pa.Table:
     """The rows of these prompts in every ancestor's table, each key once, the nearest first."""
-    holders = [ancestor for ancestor in run.ancestors() if ancestor.has(name)]
+    every = {holder.id: holder for run in runs for holder in run.ancestors()}
+    holders = [holder for holder in every.values() if holder.has(name)]
     if not holders:
-        raise ProjectError(f"no {name} behind it", where=run.id, remedy="`handloom trace` it")
+        raise ProjectError(f"no {name} behind it", where=runs[0].id, remedy="`handloom runs`")
     distinct = pc.unique(prompt_ids)
     found = []
     for holder in holders:
@@ -174,7 +188,7 @@ def make_sets(sources: Sources, rules: BuildRecipe) -> Sets:
     sft = sft_set(sources.corrections.rows, winners, prompts)
     for table in (preference, sft):
         trained = table.filter(pc.equal(table["split"], "train"))
-        require_disjoint(trained["prompt"], sources.taken, sources.judge_id)
+        require_disjoint(trained["prompt"], sources.taken, sources.origin)
     counts = {
         "pairs": judgements.num_rows,
         "kept": kept.num_rows,
@@ -196,7 +210,7 @@ def screen(judgements: pa.Table, sources: Sources) -> tuple[pa.Table, pa.Table]:
     bad = judgements.filter(pc.is_valid(reason))
     row = pc.indices_nonzero(pc.is_valid(reason))
     quarantine = {
-        "file": pa.repeat(f"{sources.judge_id}/judgements.parquet", bad.num_rows),
+        "file": pa.repeat(f"{sources.origin}: judgements", bad.num_rows),
         "line": pc.add(pc.cast(row, pa.int64()), 1),
         "id": bad["pair_id"],
         "reason": reason.filter(pc.is_valid(reason)),
@@ -244,22 +258,37 @@ def _counted(table: pa.Table, column: str) -> dict[str, int]:
     return {row["values"]: row["counts"] for row in rows}
 
 
-def _facts(
-    run_id: str, judge_run: Run, sources: Sources, sets: Sets, rules: BuildRecipe
-) -> CardFacts:
+def _facts(plan: RunPlan, sources: Sources, sets: Sets, rules: BuildRecipe) -> CardFacts:
     judged, outputs = sources.judgements, sources.outputs
     shown = [_in(outputs["output_id"], judged[f"output_{side}"]) for side in "ab"]
+    behind = [run for parent in plan.parents for run in (parent, *parent.ancestors())]
     return CardFacts(
-        run_id=run_id,
+        run_id=plan.run_id,
         counts=sets.counts,
         filters=[(rule.rule, rule.threshold) for rule in in_force(rules.filters)],
         annotators=_distinct(pc.list_flatten(judged["annotators"])),
         guidelines=_distinct(judged["guideline"]),
         models=_distinct(outputs.filter(pc.or_(*shown))["model"]),
-        agreement=judge_run.metrics.get("agreement", {}),
-        lineage=[judge_run.id, *(run.id for run in judge_run.ancestors())],
+        agreement={
+            f"{question} ({run.id})" if len(plan.parents) > 1 else question: figures
+            for run in plan.parents
+            for question, figures in run.metrics.get("agreement", {}).items()
+        },
+        lineage=list(
+            dict.fromkeys(one.id for run in plan.parents for one in (run, *run.ancestors()))
+        ),
     )
 
 
 def _distinct(column: Any) -> list[str]:
     return sorted(value for value in pc.unique(column).to_pylist() if value is not None)
+
+
+def lines(run: Run) -> list[str]:
+    """What was kept and dropped, as a table in text; the counts add up to the pairs."""
+    metrics = run.metrics
+    rows = {"judged pairs": metrics["pairs"], "kept": metrics["kept"]}
+    rows |= {f"dropped by {rule}": count for rule, count in metrics["dropped"].items()}
+    rows["quarantined"] = metrics["quarantined"]
+    width = max(map(len, rows))
+    return [f"  {name:<{width}}  {count:>7,}" for name, count in rows.items()]

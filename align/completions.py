@@ -212,17 +212,21 @@ def output_table(prompts: pa.Table, made: pa.Table, sampling: Sampling) -> pa.Ta
     order = {name: rank for rank, name in enumerate(made["model"].unique().to_pylist())}
     for row in made.to_pylist():
         by_prompt.setdefault(row["prompt_id"], []).append(row)
-    settings = sampling.model_dump()
     rows = []
     for prompt_id in prompts["prompt_id"].to_pylist():
         found = by_prompt.get(prompt_id, [])
         found.sort(key=lambda row: (order[row["model"]], row["sample"]))
         named = output_rows(prompt_id, [(row["model"], row["completion"]) for row in found])
         for output, row in zip(named, found, strict=True):
-            drawn = json.dumps(settings | {"sample": row["sample"]})
+            drawn = sampling_text(sampling, row["sample"])
             extra = {"tokens": row["tokens"], "logprob": row["logprob"], "sampling": drawn}
             rows.append(output | extra)
     return table_from_rows("outputs", rows)
+
+
+def sampling_text(rules: Sampling, sample: int) -> str:
+    """What `outputs.sampling` says of the completion with this number."""
+    return json.dumps(rules.model_dump() | {"sample": sample})
 
 
 @contextlib.contextmanager

@@ -225,6 +225,18 @@ ALWAYS: tuple[Rule, ...] = (Ties(), Identical())
 """Hold whether or not a recipe names them: chosen must never equal rejected."""
 
 
+def winners(judgements: pa.Table) -> NDArray[np.int8]:
+    """1 where a wins, -1 where b wins, 0 where neither does, shape (n,).
+
+    By the posterior; by the share of votes where there is none.
+    """
+    lead = _numbers(judgements, "posterior", np.nan) - 0.5
+    lead = np.where(np.isnan(lead), _numbers(judgements, "vote_share", np.nan) - 0.5, lead)
+    # A posterior made of sums may miss a half by rounding.
+    winner = np.where(np.abs(lead) > 1e-9, np.sign(lead), 0.0)
+    return np.nan_to_num(winner).astype(np.int8)
+
+
 def in_force(filters: Sequence[Rule]) -> tuple[Rule, ...]:
     """The filters, followed by those of `ALWAYS` that are not among them."""
     named = {rule.rule for rule in filters}
@@ -235,8 +247,7 @@ def evidence(judgements: pa.Table, outputs: pa.Table) -> pa.Table:
     """Judgements with what filters need beside: five columns, one row a judgement, in order.
 
     - completion_a, completion_b: the texts, null for an output that `outputs` does not hold.
-    - winner: 1 where a wins, -1 where b wins, 0 where neither does (int8). By the posterior; by
-      the share of votes where there is no posterior.
+    - winner: as `winners` gives it.
     - winner_output: its id, null without a winner.
     - winner_margin: mean strength towards the winner over 3, -1 to 1, null where unknown.
     """
@@ -244,11 +255,7 @@ def evidence(judgements: pa.Table, outputs: pa.Table) -> pa.Table:
     for side in "ab":
         at = pc.index_in(judgements[f"output_{side}"], value_set=outputs["output_id"])
         texts[side] = outputs["completion"].take(at)
-    lead = _numbers(judgements, "posterior", np.nan) - 0.5
-    lead = np.where(np.isnan(lead), _numbers(judgements, "vote_share", np.nan) - 0.5, lead)
-    # A posterior made of sums may miss a half by rounding.
-    winner = np.where(np.abs(lead) > 1e-9, np.sign(lead), 0.0)
-    winner = np.nan_to_num(winner).astype(np.int8)
+    winner = winners(judgements)
     strength = _numbers(judgements, "strength_mean", np.nan)
     margin = np.where(winner == 0, np.abs(strength), strength * winner) / 3
     winning = pc.if_else(pa.array(winner > 0), judgements["output_a"], judgements["output_b"])

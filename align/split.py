@@ -4,7 +4,7 @@ A prompt's side is decided by what it says, never by its id or by chance: the sa
 on the same side in every round, under whatever id and whoever imports it. In this order:
 
 1. A prompt that is "eval" anywhere in the lineage is held out.
-2. A prompt in an earlier round's training set stays there.
+2. A prompt in an earlier training set, demonstrations included, stays there.
 3. Else a hash of the conversation decides; `held_out` is the share held out.
 
 Prompts of split "eval" measure win rates; those that 3. holds out measure whether a trained model
@@ -70,7 +70,7 @@ def sides_taken(run: Run) -> Sides:
             table = one.read("prompts", ["messages", "split"])
             held_out |= _on_side(table["messages"], table["split"], EVAL)
         for name in ("sft", "preference"):
-            if one.step == "build" and one.has(name):
+            if one.has(name):
                 table = one.read(name, ["prompt", "split"])
                 trained |= _on_side(table["prompt"], table["split"], TRAIN)
     return Sides(frozenset(held_out), frozenset(trained))

@@ -1,0 +1,154 @@
+"""Where each round stands: what exists, what is missing, the next command, and its figures.
+
+Everything is read from the manifests; nothing is computed, nothing is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from align.card import interval_text
+from annotate.runs import Project, Run
+
+SOURCES = ("import", "generate", "failures")
+"""Steps whose outputs a round begins with; one of them is enough."""
+STEPS = ("push", "pull", "judge", "build", "train", "evaluate")
+"""What follows, in order."""
+
+
+@dataclass(frozen=True)
+class RoundState:
+    """One round of the loop."""
+
+    round: int
+    """0 holds the models from before the first judgement."""
+    runs: dict[str, list[str]]
+    """Ids of the finished runs of each step, oldest first."""
+    missing: list[str]
+    """Steps without a run; "outputs" for the one the round begins with. Empty in round 0."""
+    unfinished: list[str]
+    """Ids of runs that were started and not finished."""
+    next_command: str
+    """What to type; empty where a later round has begun."""
+    win_rates: list[dict[str, Any]]
+    """Of the newest evaluation, one an opponent: versus, roles, win_rate, judged_by."""
+    agreement: dict[str, Any]
+    """Of the newest judgement, by question: Krippendorff's alpha with its interval."""
+    pairs: dict[str, Any]
+    """Of the newest build: pairs, kept, dropped (by rule), quarantined."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields, JSON-able."""
+        return asdict(self)
+
+
+def rounds(project: Project) -> list[RoundState]:
+    """Every round that has a run, finished or not; round 1 where there is none yet."""
+    every = project.all_runs()
+    started = {run_id: _round_of(run_id) for run_id in project.unfinished()}
+    numbers = sorted({run.round for run in every} | set(started.values())) or [1]
+    if numbers[-1] == 0:
+        numbers.append(1)
+    return [
+        _state(
+            number,
+            [run for run in every if run.round == number],
+            [run for run in every if run.round < number],
+            [run_id for run_id, theirs in started.items() if theirs == number],
+            last=number == numbers[-1],
+        )
+        for number in numbers
+    ]
+
+
+def _round_of(run_id: str) -> int:
+    """The round in `r<round>-<step>-<hex>`."""
+    return int(run_id.split("-")[0][1:])
+
+
+def _state(
+    number: int, own: Sequence[Run], before: Sequence[Run], unfinished: list[str], *, last: bool
+) -> RoundState:
+    by_step: dict[str, list[Run]] = {}
+    for run in own:
+        by_step.setdefault(run.step, []).append(run)
+    missing = []
+    if number > 0:
+        missing = [] if any(step in by_step for step in SOURCES) else ["outputs"]
+        missing += [step for step in STEPS if step not in by_step]
+    newest = {step: runs[-1] for step, runs in by_step.items()}
+    return RoundState(
+        round=number,
+        runs={step: [run.id for run in runs] for step, runs in by_step.items()},
+        missing=missing,
+        unfinished=unfinished,
+        next_command=_next(own, before, missing) if last else "",
+        win_rates=_win_rates(newest.get("evaluate")),
+        agreement=_agreement(newest.get("judge")),
+        pairs=_pairs(newest.get("build")),
+    )
+
+
+def _next(own: Sequence[Run], before: Sequence[Run], missing: Sequence[str]) -> str:
+    """The first thing to do: outputs nobody has seen, then the first missing step."""
+    seen = {parent["id"] for run in own if run.step == "push" for parent in run.manifest["parents"]}
+    waiting = [run.id for run in own if run.step in SOURCES and run.id not in seen]
+    if "outputs" in missing:
+        trained = [run.id for run in before if run.step == "train"]
+        return f"handloom generate {trained[-1] if trained else 'base'}"
+    if waiting:
+        return f"handloom push {waiting[-1]}"
+    newest = {run.step: run.id for run in own}
+    follows = {
+        "pull": f"handloom pull {newest.get('push')}",
+        "judge": f"handloom judge {newest.get('pull')}",
+        "build": f"handloom build {newest.get('judge')}",
+        "train": f"handloom train RECIPE --data {newest.get('build')}",
+        "evaluate": f"handloom evaluate {newest.get('train')}",
+    }
+    for step in STEPS[1:]:
+        if step in missing:
+            return follows[step]
+    return f"handloom failures {newest['evaluate']}"
+
+
+def _win_rates(evaluate_run: Run | None) -> list[dict[str, Any]]:
+    comparisons = evaluate_run.metrics.get("comparisons", []) if evaluate_run else []
+    kept = ("versus", "roles", "win_rate", "judged_by")
+    return [{name: one[name] for name in kept} for one in comparisons]
+
+
+def _agreement(judge_run: Run | None) -> dict[str, Any]:
+    measured = judge_run.metrics.get("agreement", {}) if judge_run else {}
+    return {question: figures.get("alpha") for question, figures in measured.items()}
+
+
+def _pairs(build_run: Run | None) -> dict[str, Any]:
+    if build_run is None:
+        return {}
+    return {name: build_run.metrics[name] for name in ("pairs", "kept", "dropped", "quarantined")}
+
+
+def lines(states: Sequence[RoundState]) -> list[str]:
+    """The rounds as text."""
+    text = []
+    for state in states:
+        text.append(f"round {state.round}")
+        for step in (*SOURCES, *STEPS):
+            text += [f"  {step:<9} {run_id}" for run_id in state.runs.get(step, [])]
+        if state.missing and state.next_command:
+            text.append(f"  missing   {', '.join(state.missing)}")
+        text += [f"  {run_id}: unfinished" for run_id in state.unfinished]
+        text += [
+            f"  alpha of {name}: {interval_text(a)}" for name, a in state.agreement.items() if a
+        ]
+        if state.pairs:
+            text.append(f"  pairs kept {state.pairs['kept']:,} of {state.pairs['pairs']:,}")
+        for one in state.win_rates:
+            rate = interval_text(one["win_rate"])
+            text.append(f"  win rate {rate} against {one['versus']} ({', '.join(one['roles'])})")
+        if state.next_command:
+            text.append(f"  next {state.next_command}")
+    return text
