@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
+import contextlib
 from pathlib import Path
 
 import click
@@ -38,14 +38,15 @@ def align_commands() -> None:
     help="Work as if started in this folder.",
 )
 @click.version_option(package_name="handloom")
-def main(folder: Path | None) -> None:
+@click.pass_context
+def main(context: click.Context, folder: Path | None) -> None:
     """Learn a language model from people's judgement, round after round.
 
     generate or import outputs, push them to Argilla, pull what people said, judge, build the
     training sets, train, evaluate, and push the failures back.
     """
     if folder is not None:
-        os.chdir(folder)
+        context.with_resource(contextlib.chdir(folder))
 
 
 _temperature = click.option(
