@@ -333,6 +333,27 @@ def show_dashboard(port: int) -> None:
     become_dashboard(project, port)
 
 
+@align_commands.command("demo")
+@click.option(
+    "--folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    default="demo",
+    show_default=True,
+    help="The project to make; what is done there already is not done again.",
+)
+@click.option("--rounds", type=click.IntRange(min=1), default=2, show_default=True, help="Rounds.")
+@click.option("--serve/--no-serve", default=True, help="Leave Argilla and the dashboard running.")
+@seed_option
+def demo(folder: Path, rounds: int, serve: bool, seed: int) -> None:
+    """Run the whole loop offline, with SIMULATED annotators, in a few minutes.
+
+    The last line printed is a JSON object of what was measured.
+    """
+    from align.demo import DemoSizes, run_demo
+
+    run_demo(folder, seed=seed, serve=serve, sizes=DemoSizes(rounds=rounds))
+
+
 _all = {**annotate_commands.commands, **align_commands.commands}
 for _name in sorted(_all, key=_ORDER.index):
     main.add_command(_all[_name])

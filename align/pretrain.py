@@ -75,7 +75,7 @@ def make_tokenizer(recipe: PretrainRecipe, texts: Iterable[str]) -> PreTrainedTo
             show_progress=False,
         ),
     )
-    tokenizer = PreTrainedTokenizerFast(
+    tokenizer = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=bpe,
         pad_token=PAD,
         bos_token=BOS,
