@@ -24,6 +24,7 @@ import httpx
 import pytest
 from conftest import RunningArgilla, run_argilla
 
+from annotate.embedded.home import holder
 from annotate.embedded.process import running, start, stop
 from annotate.errors import ServerError
 
@@ -412,7 +413,7 @@ def kill(home: Path) -> None:
     where = running(home)
     assert where is not None
     os.kill(where.pid, signal.SIGKILL)
-    assert eventually(lambda: running(home) is None)
+    assert eventually(lambda: holder(home) is None)
 
 
 def test_nothing_is_lost_by_a_kill_or_without_its_indexes(own_server: RunningArgilla) -> None:
