@@ -274,9 +274,7 @@ def _facts(plan: RunPlan, sources: Sources, sets: Sets, rules: BuildRecipe) -> C
             for run in plan.parents
             for question, figures in run.metrics.get("agreement", {}).items()
         },
-        lineage=list(
-            dict.fromkeys(one.id for run in plan.parents for one in (run, *run.ancestors()))
-        ),
+        lineage=list(dict.fromkeys(run.id for run in behind)),
     )
 
 

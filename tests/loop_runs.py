@@ -109,3 +109,14 @@ def _run(project: Project, step: str, parent: Run, **tables: list[dict[str, Any]
         for name, rows in tables.items():
             draft.write(name, table_from_rows(name, rows))
     return draft.run
+
+
+def trained(project: Project, start: str, round: int, parents: tuple[Run, ...], seed: int) -> Run:
+    """A `train` run whose model is a random one of this seed, started from the model `start`."""
+    from tiny_model import write_tiny_model
+
+    plan = RunPlan("train", round, parents, {"model": start, "method": "dpo"}, seed)
+    with project.draft(plan) as draft:
+        write_tiny_model(draft.path / "model", seed=seed)
+        draft.note(method="dpo", started_from=start)
+    return draft.run

@@ -29,8 +29,8 @@ class PromptChoice:
     """What to evaluate on, as the user says it."""
 
     prompts: str | None = None
-    """Held-out prompts: a run, a file or "support-desk"; None takes those of the evaluation before,
-    else those of side "eval" behind the model."""
+    """Held-out prompts: a run, a file or "support-desk"; None takes those of the project's first
+    evaluation, so that rounds can be compared, else those of side "eval" behind the model."""
     count: int | None = None
     """The first so many; None takes all (100 from the support desk)."""
     pool: str | None = None
@@ -72,8 +72,19 @@ def choose_prompts(project: Project, train_run: Run, choice: PromptChoice, seed:
 
 
 def _held_out_before(project: Project, train_run: Run, count: int | None) -> PromptSource:
-    evaluations = [run for run in reversed(project.all_runs()) if run.step == "evaluate"]
-    for run in (*evaluations, *train_run.ancestors()):
+    first = next((run for run in project.all_runs() if run.step == "evaluate"), None)
+    if first is not None:
+        # Read again as it was read then: the same command on the first model finds its run.
+        then = first.manifest["settings"]["held_out"]
+        wanted = then["count"] if count is None else count
+        if then["prompts"] == SUPPORT_DESK:
+            return read_prompts(
+                project, SUPPORT_DESK, split=EVAL, count=wanted, seed=then["prompt_seed"]
+            )
+        from_run = [run for run in first.parents if run.id == then["prompts"]]
+        # A file is not read again: it may be gone, and the evaluation holds its prompts.
+        return prompts_of_run(*from_run or [first], split=EVAL, count=wanted)
+    for run in train_run.ancestors():
         if run.has("prompts") and EVAL in run.read("prompts", ["split"])["split"].to_pylist():
             return prompts_of_run(run, split=EVAL, count=count)
     raise InputError(
