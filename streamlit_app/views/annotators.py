@@ -7,28 +7,17 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
+from align.card import simulated
 from annotate.errors import HandloomError
+from annotate.judge import pulls_of
 from annotate.runs import Run
 from streamlit_app.charts import estimates, kappa_grid
-from streamlit_app.data import (
-    answers_by_annotator,
-    estimate_row,
-    kappas,
-    of_step,
-    open_project,
-    readable_runs,
-)
-from streamlit_app.plain import show_error, show_next
+from streamlit_app.data import estimate_row, kappas, of_step, open_project, readable_runs
+from streamlit_app.plain import QUESTIONS, estimate_in_words, show_error, show_next
+from streamlit_app.tables import answers_by_annotator
 
 # Annotators up to which every two are shown in a grid; a table takes over above.
 MAX_GRID = 20
-
-QUESTIONS = {
-    "vote": "Which is better",
-    "strength": "How much better",
-    "both_bad": "Both bad",
-    "rating": "Rating",
-}
 
 
 def show_summary(run: Run) -> None:
@@ -66,8 +55,8 @@ def show_agreement(run: Run) -> None:
             {
                 "Question": list(named),
                 "Level": [of["level"] for of in named.values()],
-                "Alpha": [in_words(of["alpha"]) for of in named.values()],
-                "Raw agreement": [in_words(of["raw"]) for of in named.values()],
+                "Alpha": [estimate_in_words(of["alpha"]) for of in named.values()],
+                "Raw agreement": [estimate_in_words(of["raw"]) for of in named.values()],
                 "Items": [of["items"] for of in named.values()],
                 "Answers": [of["answers"] for of in named.values()],
             }
@@ -77,21 +66,11 @@ def show_agreement(run: Run) -> None:
     )
 
 
-def in_words(estimate: dict[str, Any]) -> str:
-    """An estimate as the command line prints it: "0.864 [0.843, 0.887], n=999"."""
-    if estimate["value"] is None:
-        return f"undefined ({estimate['reason']}), n={estimate['n']:,}"
-    if estimate["low"] is None:
-        return f"{estimate['value']:z.3f} (no interval), n={estimate['n']:,}"
-    low, high = estimate["low"], estimate["high"]
-    return f"{estimate['value']:z.3f} [{low:z.3f}, {high:z.3f}], n={estimate['n']:,}"
-
-
 def show_annotators(run: Run) -> None:
     """Each annotator: how much they answered, and how often they are believed to be right."""
     st.subheader("Annotators")
     people: dict[str, dict[str, Any]] = run.metrics["annotators"]
-    answers = answers_by_annotator(run.ancestor("pull"))
+    answers = answers_by_annotator(pulls_of(run))
     names = sorted({*people, *answers})
     table = pd.DataFrame(
         {
@@ -124,7 +103,11 @@ def show_annotators(run: Run) -> None:
             ),
         },
     )
-    st.caption(f"Estimated by {run.manifest['settings']['method']}; the least reliable on top.")
+    made_up = len(simulated(names))
+    st.caption(
+        f"Estimated by {run.manifest['settings']['method']}; the least reliable on top."
+        + (f" {made_up} of these {len(names)} annotators are simulated." if made_up else "")
+    )
 
 
 def show_kappas(run: Run) -> None:

@@ -9,17 +9,10 @@ import streamlit as st
 
 from annotate.errors import HandloomError
 from annotate.runs import Run
-from streamlit_app.data import (
-    SORTS,
-    FailureQuery,
-    failure_counts,
-    failure_page,
-    of_step,
-    open_project,
-    readable_runs,
-)
+from streamlit_app.data import judge_in_words, of_step, open_project, readable_runs
 from streamlit_app.plain import escaped, show_error, show_next, show_text
 from streamlit_app.sending import offer_to_send
+from streamlit_app.tables import SORTS, FailureQuery, failure_counts, failure_page
 
 PAGE_SIZES = (10, 25, 50)
 WHY_COLORS: dict[str, Literal["red", "orange", "gray"]] = {
@@ -83,7 +76,13 @@ def ask_query(run: Run, sort: str) -> FailureQuery:
         why = st.multiselect("Why", list(why_counts), key="why", bind="query-params")
     with judge_column:
         judges = failure_counts(run, "judged_by")
-        judged_by = st.multiselect("Judged by", list(judges), key="judged", bind="query-params")
+        judged_by = st.multiselect(
+            "Judged by",
+            list(judges),
+            format_func=judge_in_words,
+            key="judged",
+            bind="query-params",
+        )
     return FailureQuery(text, tuple(why), tuple(judged_by), sort)
 
 
@@ -123,7 +122,7 @@ def show_completion(whose: str, model: str | None, score: float | None, text: st
 def show_facts(row: dict[str, Any]) -> None:
     """Why it counts as a failure, and on what evidence."""
     st.badge(escaped(row["why"]), color=WHY_COLORS.get(row["why"], "gray"))
-    evidence = f"judged by {row['judged_by']}"
+    evidence = f"judged by {judge_in_words(row['judged_by'] or 'nobody')}"
     if row["votes"] is not None:
         evidence += f", {row['votes']} vote{'' if row['votes'] == 1 else 's'}"
     st.caption(escaped(evidence), width="content")
