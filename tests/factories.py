@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -116,3 +118,28 @@ def submit(
         with server.as_user(user) as desk:
             sent = [Submission(ids[item], values, status) for item, values in answers.items()]
             assert set(desk.submit(sent)) <= {""}
+
+
+_MOUNTED = """
+mount -t tmpfs -o "size=$1" none "$2" 2>/dev/null || exit 77
+shift 2
+exec "$@"
+"""
+
+
+def run_on_small_disk(
+    folder: Path, size: str, code: str, *arguments: str
+) -> subprocess.CompletedProcess[str]:
+    """Run Python code with `folder` a file system of so many bytes ("64k"), which is its argv[1].
+
+    In a mount name space of its own, so that root is not needed; skips where there is none to have.
+    """
+    mounted = ["unshare", "-rm", "sh", "-c", _MOUNTED, "sh", size, str(folder)]
+    command = [*mounted, sys.executable, "-c", code, str(folder), *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        pytest.skip("unshare is not installed")
+    if done.returncode == 77 or "unshare" in done.stderr:
+        pytest.skip(f"no file system of our own can be mounted here: {done.stderr.strip()}")
+    return done

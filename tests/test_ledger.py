@@ -8,13 +8,13 @@ import resource
 import signal
 import subprocess
 import sys
-import textwrap
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from factories import run_on_small_disk
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -180,11 +180,6 @@ def test_a_file_that_cannot_grow_is_left_as_it_was(ledger: Ledger) -> None:
     assert ledger.verify() == []
 
 
-FULL = """
-set -e
-mount -t tmpfs -o size=64k none "$1" 2>/dev/null || exit 77
-exec "$2" -c "$3" "$1/ledger.jsonl" "$4"
-"""
 FILLER = """
 import sys
 from pathlib import Path
@@ -192,7 +187,7 @@ sys.path.insert(0, sys.argv[2])
 from test_ledger import entry
 from annotate.errors import ResourceError
 from annotate.ledger import Ledger
-ledger = Ledger(Path(sys.argv[1]))
+ledger = Ledger(Path(sys.argv[1]) / "ledger.jsonl")
 written = 0
 try:
     while True:
@@ -205,13 +200,7 @@ assert ledger.verify() == []
 
 
 def test_on_a_full_disk_nothing_is_half_written(tmp_path: Path) -> None:
-    here = str(Path(__file__).parent)
-    command = ["unshare", "-rm", "sh", "-c", textwrap.dedent(FULL), "sh"]
-    done = subprocess.run(
-        [*command, str(tmp_path), sys.executable, FILLER, here], capture_output=True, text=True
-    )
-    if done.returncode == 77 or "unshare" in done.stderr:
-        pytest.skip(f"no file system of our own can be mounted here: {done.stderr.strip()}")
+    done = run_on_small_disk(tmp_path, "64k", FILLER, str(Path(__file__).parent))
     assert done.returncode == 0, done.stderr
     assert "the disk is full" in done.stdout
     assert "Free some space" in done.stdout
