@@ -404,7 +404,7 @@ def test_a_second_server_on_the_same_folder_is_refused(argilla_server: RunningAr
 
 @pytest.fixture
 def own_server(tmp_path: Path) -> Iterator[RunningArgilla]:
-    server = run_argilla(tmp_path / "argilla")
+    server = run_argilla(tmp_path / "a project: 100%? #1" / "argilla")
     yield server
     stop(server.home)
 

@@ -30,7 +30,9 @@ _LOG = logging.getLogger(__name__)
 
 
 def serve(home: Path, host: str = "127.0.0.1", port: int = 6900) -> None:
-    """Run Argilla in the foreground until SIGTERM or SIGINT.
+    """Run Argilla in the foreground until SIGTERM or SIGINT, which end the process.
+
+    The process is Argilla's from here on: its environment, working directory and signals are set.
 
     Args:
         home: the server's folder, made if need be.
@@ -40,6 +42,7 @@ def serve(home: Path, host: str = "127.0.0.1", port: int = 6900) -> None:
     Raises:
         ServerError: another server runs on this folder, or the port is taken.
     """
+    home = home.absolute()
     folder.prepare(home)
     with folder.locked(home), _listen(host, port) as listener:
         (home / "server.json").unlink(missing_ok=True)
@@ -78,16 +81,21 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def _configure(home: Path, secrets: Secrets) -> None:
-    """Set what Argilla reads from the environment, and nothing that others have set there."""
+    """Set what Argilla reads from the environment, and nothing that others have set there.
+
+    The database's address is relative: a path with a % or a ? in it would not survive as a URL.
+    """
+    os.chdir(home)
     for name in [name for name in os.environ if name.startswith("ARGILLA_")]:
         del os.environ[name]
     os.environ |= {
-        "ARGILLA_HOME_PATH": str(home.absolute()),
+        "ARGILLA_HOME_PATH": str(home),
+        "ARGILLA_DATABASE_URL": "sqlite+aiosqlite:///argilla.db?check_same_thread=False",
         "ARGILLA_DATABASE_SQLITE_TIMEOUT": str(BUSY_SECONDS),
         "ARGILLA_SEARCH_ENGINE": "handloom",
         "ARGILLA_CORS_ORIGINS": "[]",
         "ARGILLA_AUTH_SECRET_KEY": secrets.session_key,
-        "ARGILLA_AUTH_OAUTH_CFG": str(home.absolute() / "oauth.yaml"),
+        "ARGILLA_AUTH_OAUTH_CFG": str(home / "oauth.yaml"),
         "HF_HUB_DISABLE_TELEMETRY": "1",
     }
 
