@@ -5,6 +5,8 @@ Started by `handloom dashboard`, which names the project's folder in HANDLOOM_PR
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import streamlit as st
 
 from annotate.errors import HandloomError
@@ -31,13 +33,15 @@ PAGES = [
 ]
 
 
+# A file of ours: Streamlit has browsers fetch other icons from a font server.
+ICON = Path(__file__).with_name("icon.svg")
 # Streamlit leaves a tenth of the screen empty above a page.
 STYLE = "<style>.stMainBlockContainer {padding-top: 2.5rem; padding-bottom: 3rem}</style>"
 
 
 def main() -> None:
     """Show the chosen page; what a user can mend is one line, never a traceback."""
-    st.set_page_config(page_title="Handloom", page_icon=":material/grid_on:", layout="wide")
+    st.set_page_config(page_title="Handloom", page_icon=ICON, layout="wide")
     st.html(STYLE)
     page = st.navigation(PAGES)
     try:

@@ -27,7 +27,7 @@ def estimates_by_round(
         domain: of the vertical axis.
     """
     x = alt.X("round:O", title="Round", axis=alt.Axis(labelAngle=0))
-    offset = alt.XOffset("series:N")
+    offset = alt.XOffset("series:N", sort=None)
     base = alt.Chart(rows).encode(x=x, xOffset=offset, color=_series_color(), tooltip=_tooltip())
     scale = alt.Scale(domain=list(domain), clamp=True)
     bars = base.mark_rule(strokeWidth=2.5).encode(
@@ -124,6 +124,7 @@ def _series_color() -> alt.Color:
     return alt.Color(
         "series:N",
         title=None,
+        sort=None,
         scale=alt.Scale(range=COLORS),
         legend=alt.Legend(orient="top", labelLimit=420),
     )
@@ -150,6 +151,8 @@ def _styled(chart: Layers, height: int) -> Layers:
         titleFontSize=12,
         titleFontWeight=500,
         labelLimit=260,
+        labelFlush=False,
+        labelBound=False,
     )
     styled: Layers = chart.properties(
         height=height, config=alt.Config(view=alt.ViewConfig(stroke=None), axis=axis)

@@ -69,13 +69,15 @@ def send(
 def offer_to_send(
     project: Project, run: Run, failure_ids: Sequence[str], clear: Callable[[], None]
 ) -> None:
-    """The form that sends what was chosen, and what became of the last sending.
+    """What became of the last sending, and the form that sends what was chosen.
 
     Args:
         clear: called when the choice is to be forgotten.
     """
     count = len(failure_ids)
     st.subheader("Have people judge")
+    if last := st.session_state.get("sent"):
+        _show_sent(last)
     st.caption(
         f"**{count} selected**"
         if count
@@ -105,8 +107,6 @@ def offer_to_send(
             st.session_state["sent"] = sent
             clear()
             st.rerun()
-    if last := st.session_state.get("sent"):
-        _show_sent(last)
 
 
 def _overlap(project: Project, guideline: str | None) -> int:

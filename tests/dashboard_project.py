@@ -42,12 +42,10 @@ def make_failures(project: Project, n: int = 24, *, round: int = 2, hostile: boo
     rng = random.Random(round)
     prompts, outputs, failures = [], [], []
     for number in range(n):
-        words = {"thing": rng.choice(_THINGS), "part": rng.choice(_PARTS)}
-        text = f"{rng.choice(_QUESTIONS).format(**words)} (Order {4100 + number})"
+        text, texts = _invented(rng, 4100 + number)
         prompt_id = content_id("p", round, text)
-        texts = [_BAD.format(**words), _GOOD.format(**words)]
         if hostile and number == 0:
-            texts = [HOSTILE, f"Another one.\n{HOSTILE}"]
+            texts = (HOSTILE, f"Another one.\n{HOSTILE}")
         pair = output_rows(prompt_id, [(f"m{round - 1}", texts[0]), ("m0", texts[1])])
         prompts.append(
             {
@@ -66,6 +64,13 @@ def make_failures(project: Project, n: int = 24, *, round: int = 2, hostile: boo
         draft.write("failures", table_from_rows("failures", failures))
         draft.note(failures=n)
     return draft.run
+
+
+def _invented(rng: random.Random, order: int) -> tuple[str, tuple[str, str]]:
+    """A customer's question, and a bad and a good answer to it."""
+    words = {"thing": rng.choice(_THINGS), "part": rng.choice(_PARTS)}
+    text = f"{rng.choice(_QUESTIONS).format(**words)} (Order {order})"
+    return text, (_BAD.format(**words), _GOOD.format(**words))
 
 
 def _failure(
@@ -154,7 +159,8 @@ def round_to(value: float) -> float:
 def make_judged(project: Project, *, round: int = 1, n: int = 40) -> Run:
     """A finished judge run on the votes of three people, the third of whom guesses."""
     rng = random.Random(round)
-    texts = {f"Prompt {number} of round {round}": ("good", "bad") for number in range(n)}
+    invented = [_invented(rng, 1000 * round + number) for number in range(n)]
+    texts = {text: (good, bad) for text, (bad, good) in invented}
     votes = {
         text: [rng.choice((3, 2, 1, 1)), rng.choice((3, 2, 1, -1)), rng.randint(-3, 3)]
         for text in texts

@@ -12,7 +12,7 @@ from streamlit_app.charts import estimates_by_round
 from streamlit_app.data import estimate_row, judges_in_words, open_project
 from streamlit_app.plain import QUESTIONS, escaped, show_estimate
 
-ROLES = {"previous": "the previous model", "round 0": "the round 0 model", "named": "named"}
+ROLES = {"previous": "the previous model", "round 0": "the round 0 model", "named": "a named model"}
 
 
 def show_next(states: Sequence[RoundState]) -> None:
@@ -42,11 +42,11 @@ def show_latest(states: Sequence[RoundState]) -> None:
 def show_win_rates(states: Sequence[RoundState]) -> None:
     """The win rate of each round's model against the earlier ones."""
     rows = [
-        {"round": state.round}
-        | estimate_row("against " + " and ".join(ROLES.get(r, r) for r in one["roles"]), rate)
+        {"round": state.round} | estimate_row(f"against {ROLES.get(role, role)}", one["win_rate"])
         for state in states
         for one in state.win_rates
-        if (rate := one["win_rate"])["value"] is not None
+        if one["win_rate"]["value"] is not None
+        for role in one["roles"]  # the previous model of round 1 is the round 0 model too
     ]
     st.subheader("Win rate by round")
     if not rows:
