@@ -82,6 +82,7 @@ def evaluate(
     trained = [train_run, *(one.ref.run for one in rivals if one.ref.run is not None)]
     taken = _all_sides(trained)
     pools = screen_pools(pools, taken)
+    _try_scorer(scorer, _all_prompts(pools))
     judge_runs = _judge_runs(project, pools.held_out.prompts)
     own = resolve_model(project, train_run.id)
     what = Evaluation(project, train_run, own, rivals, pools, judge_runs, scorer, rules)
@@ -93,6 +94,14 @@ def evaluate(
     with project.draft(plan) as draft:
         _write(draft, what, batch_size)
     return draft.run
+
+
+def _try_scorer(scorer: str | None, prompts: pa.Table) -> None:
+    """A scorer that cannot judge one of the prompts says so now, not after hours of sampling."""
+    if scorer is not None:
+        judge = scorer_named(scorer)
+        for messages in prompts["messages"].to_pylist():
+            judge(messages, "")
 
 
 def _plan(what: Evaluation, trained: Sequence[Run]) -> RunPlan:
