@@ -93,8 +93,8 @@ def _items(trace: Trace) -> Iterator[str]:
 
 def _outputs(trace: Trace) -> Iterator[str]:
     for row in trace.outputs:
-        model_run = f", trained in {row['model_run']}" if row["model_run"] else ""
-        yield f"output     {row['output_id']} by {row['model']}{model_run} ({row['run']})"
+        trained = ", trained here" if row["model_run"] else ""
+        yield f"output     {row['output_id']} by {row['model']}{trained} ({row['run']})"
         yield f"           sampling {row['sampling']}"
         yield f"           {_quoted(row['completion'])}"
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pyarrow as pa
 import pytest
-from factories import make_generated, make_project
+from factories import MODELS, make_generated, make_project
 
 from annotate.display import answer, arrange
 from annotate.errors import ProjectError
@@ -38,9 +38,11 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 def generated_by(project: Project, model: Run) -> Run:
     other = make_generated(project, 3, texts=["\x1b[31mred\x1b[0m"])
+    rows = other.read("outputs").to_pylist()
+    named = [{**r, "model": model.id if r["model"] == MODELS[0] else r["model"]} for r in rows]
     with project.draft(RunPlan("generate", 1, (model,), seed=1)) as draft:
-        for table in ("prompts", "outputs"):
-            draft.write(table, other.read(table))
+        draft.write("prompts", other.read("prompts"))
+        draft.write("outputs", table_from_rows("outputs", named))
     return draft.run
 
 
@@ -130,7 +132,10 @@ def test_a_training_row_leads_to_everything_behind_it(project: Project, prefix: 
     assert (item["batch"], item["guideline_sha256"]) == ("b", rules.sha256)
     assert {o["output_id"] for o in found.outputs} == set(item["output_ids"])
     train = project.latest("train").id
-    assert {o["model_run"] for o in found.outputs} == {train}
+    assert {(o["model"], o["model_run"]) for o in found.outputs} == {
+        (train, train),
+        (MODELS[1], None),
+    }
     assert found.prompt is not None
     assert found.prompt["prompt_id"] == item["prompt_id"]
     steps = [run.split("-")[1] for run in found.runs]
@@ -139,7 +144,13 @@ def test_a_training_row_leads_to_everything_behind_it(project: Project, prefix: 
 
 def test_the_text_names_people_guideline_model_and_rule(project: Project) -> None:
     text = trace_text(trace(project, "d-0"))
-    for said in (*NAMES, "preference@v1", "llama-secret", "dropped by agreement: 0.67", "2-1-0"):
+    for said in (
+        *NAMES,
+        "preference@v1",
+        project.latest("train").id,
+        "dropped by agreement: 0.67",
+        "2-1-0",
+    ):
         assert said in text
     assert "\x1b" not in text
     assert "kept with votes 2-1-0" in trace_text(trace(project, "d-1"))
