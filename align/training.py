@@ -11,6 +11,7 @@ import json
 import logging
 import math
 import shutil
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
-from transformers import Trainer, TrainerCallback
+from transformers import PrinterCallback, Trainer, TrainerCallback
 from transformers.trainer_callback import TrainerState
 
 from align.model import MODEL_FOLDER, device_arguments, save_model
@@ -71,6 +72,7 @@ def fit(trainer: Trainer, tokenizer: Any, draft: Draft) -> None:
     """
     import torch
 
+    trainer.remove_callback(PrinterCallback)
     trainer.add_callback(_Reporter(draft.path / LOG))
     try:
         trainer.train(resume_from_checkpoint=_last_checkpoint(draft.path / CHECKPOINTS))
@@ -178,7 +180,10 @@ def quiet_libraries() -> Iterator[None]:
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     datasets.disable_progress_bars()
     try:
-        yield
+        with warnings.catch_warnings():
+            # TRL's own use of names that transformers is about to rename.
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
     finally:
         transformers_logging.set_verbosity(before)
         datasets.enable_progress_bars()
