@@ -1,0 +1,127 @@
+"""Every command that the documentation shows is run, page by page, in one project."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from align.cli import main
+from annotate.runs import Project
+
+ROOT = Path(__file__).parent.parent
+# The loop first: the other pages work on what it leaves.
+PAGES = ("loop.md", "formats.md", "agreement.md", "train.md", "dashboard.md", "argilla.md")
+BLOCK = re.compile(r"^```console\n(.*?)^```", re.M | re.S)
+
+# Small trainings instead of the shipped sizes, under the same names.
+SMALL = {
+    "sft-support-desk": {"n: 800": "n: 120"},
+    "dpo-support-desk": {"num_train_epochs: 3": "num_train_epochs: 1"},
+}
+
+
+def commands(page: Path) -> list[str]:
+    lines = [line for block in BLOCK.findall(page.read_text()) for line in block.splitlines()]
+    return [line.removeprefix("$ ") for line in lines if line.startswith("$ ")]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """An empty folder with the files that the pages speak of."""
+    folder = tmp_path_factory.mktemp("docs")
+    (folder / "recipes").mkdir()
+    for name, changes in SMALL.items():
+        text = (ROOT / "align" / "recipes" / f"{name}.yaml").read_text()
+        for old, new in changes.items():
+            assert old in text, f"{name} no longer says {old!r}"
+            text = text.replace(old, new)
+        (folder / "recipes" / f"{name}.yaml").write_text(text)
+    (folder / "labels.csv").write_text(
+        "item,annotator,label\n"
+        + "".join(f"{i},{a},{(i + (a == 'c')) % 2}\n" for i in range(9) for a in "abc")
+    )
+    outputs = [{"model": "a-7b", "text": "One."}, {"model": "b-7b", "text": "Two."}]
+    (folder / "outputs.jsonl").write_text(json.dumps({"prompt": "Why?", "outputs": outputs}))
+    yield folder
+    handloom(folder, "handloom down")
+
+
+def handloom(folder: Path, line: str) -> str:
+    """Run one documented command as a user does."""
+    words = shlex.split(line)
+    assert words[0] == "handloom"
+    if words[1] == "dashboard":
+        return dashboard(folder, words)
+    done = subprocess.run(
+        [sys.executable, "-m", "align", *words[1:]],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "ROW": ""},
+        check=False,
+    )
+    assert done.returncode == 0, f"$ {line}\n{done.stdout}{done.stderr}"
+    assert done.stdout.strip(), f"{line} printed nothing"
+    return done.stdout
+
+
+def dashboard(folder: Path, words: list[str]) -> str:
+    """It serves until Ctrl-C: see it say where, then end it."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "align", *words[1:]], cwd=folder, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    said = process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    process.wait(timeout=30)
+    assert "http://127.0.0.1:" in said
+    return said
+
+
+def training_row(folder: Path) -> str:
+    build = Project(folder).latest("build")
+    return str(build.read("preference")["row_id"][0].as_py())
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_command_of_a_page_runs(folder: Path, page: str) -> None:
+    listed = commands(ROOT / "docs" / page)
+    assert listed
+    for line in listed:
+        if "$ROW" in line:
+            line = line.replace("$ROW", training_row(folder))
+        said = handloom(folder, line)
+        if " trace " in line:
+            assert "preference@v1" in said
+            assert "sim-" in said
+
+
+def test_every_page_with_commands_is_run() -> None:
+    pages = [page.name for page in sorted((ROOT / "docs").glob("*.md")) if commands(page)]
+    assert sorted(pages) == sorted(PAGES)
+
+
+def test_the_readme_names_commands_that_exist() -> None:
+    text = (ROOT / "README.md").read_text()
+    named = set(re.findall(r"`handloom ([a-z]+)", text)) | set(
+        re.findall(r"^handloom ([a-z]+)", text, re.M)
+    )
+    assert named
+    assert named <= set(main.commands)
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    pages = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+    for page in pages:
+        for target in re.findall(r"\]\(([^)#]+)", page.read_text()):
+            if "://" not in target:
+                assert (page.parent / target).exists(), f"{page.name}: {target}"
