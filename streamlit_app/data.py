@@ -114,8 +114,8 @@ def kappas(run: Run, question: str) -> list[dict[str, Any]]:
 
 
 def judge_in_words(judged_by: str) -> str:
-    """`people`, or what a scorer is called in reports."""
-    return CALLED.get(judged_by.removeprefix("scorer:"), judged_by)
+    """`people`, what a scorer is called in reports, or `nobody` for an empty name."""
+    return CALLED.get(judged_by.removeprefix("scorer:"), judged_by) or "nobody"
 
 
 def judges_in_words(counts: Mapping[str, int]) -> str:

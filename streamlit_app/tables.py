@@ -37,7 +37,7 @@ class FailureQuery:
     why: Sequence[str] = ()
     """Any of these; all if empty."""
     judged_by: Sequence[str] = ()
-    """Any of these; all if empty."""
+    """Any of these, "" being nobody; all if empty."""
     sort: str = next(iter(SORTS))
 
 
@@ -82,7 +82,7 @@ def failure_page(run: Run, query: FailureQuery, page: int, size: int) -> Failure
 
 
 def failure_counts(run: Run, column: str) -> dict[str, int]:
-    """How many failures have each value of `why` or `judged_by`, the most frequent first.
+    """How many failures have each `why` or `judged_by`, "" for none; the most frequent first.
 
     Raises:
         ProjectError: the table is missing or damaged.
@@ -107,7 +107,7 @@ def _conditions(query: FailureQuery) -> tuple[str, list[Any]]:
         values += [text] * len(columns)
     for column, wanted in (("why", query.why), ("judged_by", query.judged_by)):
         if wanted:
-            conditions.append(f"list_contains(?, {column})")
+            conditions.append(f"list_contains(?, coalesce({column}, ''))")
             values.append(list(wanted))
     return " AND ".join(conditions), values
 

@@ -38,13 +38,13 @@ _PARTS = ("lid", "handle", "base", "cable", "switch")
 
 
 def make_failures(project: Project, n: int = 24, *, round: int = 2, hostile: bool = True) -> Run:
-    """A finished failures run of `n` rows; the first of them holds hostile completions."""
+    """A finished failures run of `n` rows; the last of them holds hostile completions."""
     rng = random.Random(round)
     prompts, outputs, failures = [], [], []
     for number in range(n):
         text, texts = _invented(rng, 4100 + number)
         prompt_id = content_id("p", round, text)
-        if hostile and number == 0:
+        if hostile and number == n - 1:
             texts = (HOSTILE, f"Another one.\n{HOSTILE}")
         pair = output_rows(prompt_id, [(f"m{round - 1}", texts[0]), ("m0", texts[1])])
         prompts.append(
@@ -77,8 +77,10 @@ def _failure(
     pair: list[dict[str, Any]], text: str, number: int, rng: random.Random
 ) -> dict[str, Any]:
     new, old = pair
-    by_people = number % 3 == 0
     why = ("lost", "lost", "tied", "thin evidence")[number % 4]
+    unjudged = why == "thin evidence"
+    by_people = number % 3 == 1 and not unjudged
+    by_scorer = not by_people and not unjudged
     return {
         "failure_id": content_id("f", new["output_id"]),
         "prompt_id": new["prompt_id"],
@@ -87,11 +89,11 @@ def _failure(
         "versus_output": old["output_id"],
         "versus_model": old["model"],
         "why": why,
-        "outcome": {"lost": 0.0, "tied": 0.5}.get(why, 1.0),
-        "judged_by": "people" if by_people else "scorer:support-rubric",
+        "outcome": {"lost": 0.0, "tied": 0.5}.get(why),
+        "judged_by": "people" if by_people else "scorer:support-rubric" if by_scorer else None,
         "votes": 3 if by_people else None,
-        "score": None if by_people else round(rng.uniform(0.1, 0.4), 3),
-        "versus_score": None if by_people else round(rng.uniform(0.5, 0.9), 3),
+        "score": round(rng.uniform(0.1, 0.4), 3) if by_scorer else None,
+        "versus_score": round(rng.uniform(0.5, 0.9), 3) if by_scorer else None,
         "prompt_text": text,
         "completion": new["completion"],
         "versus_completion": old["completion"],

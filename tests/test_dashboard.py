@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import string
 import subprocess
@@ -35,8 +36,7 @@ PAGES = ("rounds", "failures", "annotators", "training")
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    # A folder whose name DuckDB would take for a pattern.
-    return make_dashboard_project(tmp_path_factory.mktemp("dash") / "a[1]*")
+    return make_dashboard_project(tmp_path_factory.mktemp("dash") / "support-desk")
 
 
 @pytest.fixture
@@ -194,9 +194,23 @@ def test_what_is_searched_for_is_never_sql(failures: Run) -> None:
         assert page.matching == 0
 
 
+def test_a_folder_whose_name_looks_like_a_pattern_is_read_itself(tmp_path: Path) -> None:
+    asked, other = make_project(tmp_path / "a[1]"), make_project(tmp_path / "a1")
+    run = make_failures(asked, 2)
+    shutil.copytree(run.path, other.runs_dir / run.id)
+    shutil.copy(make_failures(other, 3).path / "failures.parquet", other.runs_dir / run.id)
+    assert failure_page(run, FailureQuery(), 1, 10).matching == 2
+
+
 def test_failures_are_counted(failures: Run) -> None:
     assert failure_counts(failures, "why") == {"lost": 12, "thin evidence": 6, "tied": 6}
-    assert failure_counts(failures, "judged_by") == {"scorer:support-rubric": 16, "people": 8}
+    assert failure_counts(failures, "judged_by") == {
+        "scorer:support-rubric": 12,
+        "": 6,
+        "people": 6,
+    }
+    for judge, count in {"": 6, "people": 6}.items():
+        assert failure_page(failures, FailureQuery(judged_by=(judge,)), 1, 10).matching == count
 
 
 def test_a_run_without_its_table_says_so(empty: Project) -> None:

@@ -122,7 +122,7 @@ def show_completion(whose: str, model: str | None, score: float | None, text: st
 def show_facts(row: dict[str, Any]) -> None:
     """Why it counts as a failure, and on what evidence."""
     st.badge(escaped(row["why"]), color=WHY_COLORS.get(row["why"], "gray"))
-    evidence = f"judged by {judge_in_words(row['judged_by'] or 'nobody')}"
+    evidence = f"judged by {judge_in_words(row['judged_by'] or '')}"
     if row["votes"] is not None:
         evidence += f", {row['votes']} vote{'' if row['votes'] == 1 else 's'}"
     st.caption(escaped(evidence), width="content")
