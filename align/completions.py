@@ -19,13 +19,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+import torch
 from rich.console import Console
 from rich.progress import Progress
 
 from align.model import Loaded, ModelRef, load_model
 from align.sampling import Sampling, draws, sample_batch
 from align.split import fingerprints
-from annotate.errors import TrainingError
+from annotate.errors import ResourceError, TrainingError
 from annotate.records import output_rows, table_from_rows
 
 SHARD = pa.schema(
@@ -177,7 +178,14 @@ def _completed(
     )
     stop = end_tokens(loaded)
     prompts = [tokens[one.prompt_id] for one in batch]
-    sampled = sample_batch(loaded.model, prompts, uniform, rules, stop)
+    try:
+        sampled = sample_batch(loaded.model, prompts, uniform, rules, stop)
+    except torch.OutOfMemoryError:
+        raise ResourceError(
+            f"{len(batch)} completions at once do not fit into memory",
+            where=loaded.ref.name,
+            remedy="Name a smaller --batch-size; the same command goes on where it stopped",
+        ) from None
     texts = loaded.tokenizer.batch_decode([one.tokens for one in sampled], skip_special_tokens=True)
     return [
         {

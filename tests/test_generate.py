@@ -150,6 +150,9 @@ def test_draws_follow_the_distribution() -> None:
     # top_p = .7 keeps 0 and 1, with .625 and .375 of what is left.
     assert _choose(logits, uniform, Sampling(top_p=0.7)).tolist() == [0, 0, 0, 1, 1, 1]
     assert _choose(logits, uniform, Sampling(temperature=0)).tolist() == [0] * 6
+    # A token without probability is never drawn, not even by 0.
+    impossible = torch.tensor([[-torch.inf, 0.0]], dtype=torch.float64)
+    assert _choose(impossible, uniform[:1], Sampling()).tolist() == [1]
 
 
 @given(st.integers(0, 2**40), st.text(), st.integers(0, 99))
