@@ -89,6 +89,12 @@ def _of_run(run: Run) -> ModelRef:
     return ModelRef(run.id, str(run.path / MODEL_FOLDER), run)
 
 
+def weights(ref: ModelRef) -> tuple[Path, ...]:
+    """The files with a local model's weights, by which a run identifies what it started from."""
+    folder = Path(ref.source)
+    return tuple(sorted(folder.glob("*.safetensors"))) if folder.is_dir() else ()
+
+
 def load_model(ref: ModelRef, *, trust_remote_code: bool = False) -> Loaded:
     """Load a model and its tokenizer, on the accelerator if there is one.
 
@@ -96,6 +102,7 @@ def load_model(ref: ModelRef, *, trust_remote_code: bool = False) -> Loaded:
         TrainingError: it does not exist, cannot be reached, is damaged, or has no chat template.
     """
     import torch
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
 
@@ -110,7 +117,7 @@ def load_model(ref: ModelRef, *, trust_remote_code: bool = False) -> Loaded:
         )
     except torch.cuda.OutOfMemoryError:
         raise TrainingError("it does not fit into the GPU's memory", where=ref.name) from None
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         # The libraries' messages run over many lines; the first says what happened.
         first = str(error).strip().split("\n")[0]
         raise TrainingError(

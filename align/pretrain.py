@@ -114,10 +114,9 @@ def _dialogues(recipe: PretrainRecipe, *, held_out: bool = False) -> list[suppor
 
 def _encoded(tokenizer: Any, dialogues: list[Any], max_length: int) -> list[list[int]]:
     texts = [tokenizer.apply_chat_template(dialogue, tokenize=False) for dialogue in dialogues]
-    rows: list[list[int]] = tokenizer(
-        texts, add_special_tokens=False, truncation=True, max_length=max_length
-    )["input_ids"]
-    return rows
+    # Cut here, since a truncation asked of the tokenizer would be saved with it.
+    rows: list[list[int]] = tokenizer(texts, add_special_tokens=False)["input_ids"]
+    return [row[:max_length] for row in rows]
 
 
 def _trainer(recipe: PretrainRecipe, tokenizer: Any, arguments: dict[str, Any]) -> Any:

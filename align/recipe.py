@@ -127,7 +127,7 @@ def find_recipe(name: str | Path, folders: Sequence[Path] = ()) -> Path:
     given = Path(name)
     places = [given, *(folder / given.name for folder in (*folders, SHIPPED))]
     for place in places:
-        for path in (place, place.with_suffix(".yaml")):
+        for path in (place, place.with_name(f"{place.name}.yaml")):
             if path.is_file():
                 return path
     shipped = sorted(path.stem for path in SHIPPED.glob("*.yaml"))

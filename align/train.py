@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from align.model import ModelRef, load_model, model_before, resolve_model
+from align.model import ModelRef, load_model, model_before, resolve_model, weights
 from align.recipe import (
     DpoRecipe,
     PretrainRecipe,
@@ -81,6 +81,7 @@ def _tune(project: Project, recipe: SftRecipe | DpoRecipe, path: Path, again: bo
         parents=tuple(run for run in (built, ref.run) if run is not None),
         settings={"model": ref.name, **recipe.model_dump(exclude={"model", "data", "seed"})},
         seed=recipe.seed,
+        inputs=() if ref.run else weights(ref),
     )
     if again:
         plan = project.again(plan)

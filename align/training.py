@@ -68,21 +68,12 @@ def fit(trainer: Trainer, tokenizer: Any, draft: Draft) -> None:
 
     Raises:
         TrainingError: the loss is not a number.
-        ResourceError: memory has run out.
+        ResourceError: memory has run out, or the disk is full.
     """
-    import torch
-
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(_Reporter(draft.path / LOG))
-    try:
+    with resources_reported(draft.plan.run_id):
         trainer.train(resume_from_checkpoint=_last_checkpoint(draft.path / CHECKPOINTS))
-    except torch.cuda.OutOfMemoryError:
-        raise ResourceError(
-            "the GPU's memory has run out",
-            where=draft.plan.run_id,
-            remedy="Lower trainer.per_device_train_batch_size and raise "
-            "trainer.gradient_accumulation_steps as much",
-        ) from None
     history: list[dict[str, Any]] = trainer.state.log_history
     if any(math.isnan(entry.get("loss", 0.0)) for entry in history):
         raise TrainingError(
@@ -91,9 +82,40 @@ def fit(trainer: Trainer, tokenizer: Any, draft: Draft) -> None:
             remedy="Lower trainer.learning_rate",
         )
     _save_log(draft.path / LOG, history)
-    save_model(trainer.model, tokenizer, draft.path / MODEL_FOLDER)
+    with resources_reported(draft.plan.run_id):
+        save_model(trainer.model, tokenizer, draft.path / MODEL_FOLDER)
     shutil.rmtree(draft.path / CHECKPOINTS, ignore_errors=True)
     draft.note(steps=trainer.state.global_step, epochs=trainer.state.epoch, **_final(history))
+
+
+# What the libraries say when there is no room left; none of them has an exception of its own for it.
+_NO_MEMORY = ("out of memory", "can't allocate memory")
+_NO_SPACE = ("No space left", "inline_container", "PytorchStreamWriter")
+
+
+@contextlib.contextmanager
+def resources_reported(where: str) -> Iterator[None]:
+    """Turn a library's failure for want of memory or disk into one of ours."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (RuntimeError, SafetensorError) as error:
+        said = str(error)
+        if any(words in said for words in _NO_MEMORY):
+            raise ResourceError(
+                "memory has run out",
+                where=where,
+                remedy="Lower trainer.per_device_train_batch_size and raise "
+                "trainer.gradient_accumulation_steps as much",
+            ) from None
+        if any(words in said for words in _NO_SPACE):
+            raise ResourceError(
+                "the disk is full",
+                where=where,
+                remedy="Free some space and run the same command again: it resumes",
+            ) from None
+        raise
 
 
 def _final(history: list[dict[str, Any]]) -> dict[str, Any]:

@@ -1,0 +1,190 @@
+"""Models by name; what stands between a name and a model that can be trained and sampled."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from align.model import (
+    BASE,
+    MODEL_FOLDER,
+    add_special_tokens,
+    device_arguments,
+    load_model,
+    lora_config,
+    model_before,
+    newest_model,
+    resolve_model,
+    save_model,
+    weights,
+)
+from align.recipe import Lora
+from annotate.errors import ProjectError, TrainingError
+from annotate.runs import Project, Run, RunPlan
+from loop_runs import new_project
+from tiny_model import write_tiny_model
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    return new_project(tmp_path / "project")
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Path:
+    return write_tiny_model(tmp_path / "tiny")
+
+
+def trained(project: Project, round: int, seed: int = 0) -> Run:
+    with project.draft(RunPlan("train", round, seed=seed)) as draft:
+        write_tiny_model(draft.path / MODEL_FOLDER, seed=seed)
+    return draft.run
+
+
+def test_a_model_is_named_in_four_ways(project: Project, tiny: Path) -> None:
+    run = trained(project, 1)
+    assert resolve_model(project, "base").source == str(BASE)
+    assert resolve_model(project, str(tiny)).source == str(tiny)
+    assert resolve_model(project, str(tiny)).name == "tiny"
+    for name in (run.id, run.id[:-2], str(run.path)):
+        ref = resolve_model(project, name)
+        assert (ref.name, ref.run) == (run.id, run)
+        assert ref.source == str(run.path / MODEL_FOLDER)
+    hub = resolve_model(project, "some-team/some-model")
+    assert (hub.name, hub.source, hub.run) == ("some-team/some-model", "some-team/some-model", None)
+
+
+def test_a_round_starts_from_the_newest_model_of_an_earlier_one(project: Project) -> None:
+    assert newest_model(project).name == "base"
+    assert model_before(project, 1).name == "base"
+    zero, one = trained(project, 0), trained(project, 1)
+    again = trained(project, 1, seed=1)
+    assert model_before(project, 0).name == "base"
+    assert model_before(project, 1).run == zero
+    assert model_before(project, 2).run == again
+    assert newest_model(project).run == again != one
+
+
+@pytest.mark.parametrize("name", ["./missing", "/missing", "~/missing", "a/b/c"])
+def test_a_folder_that_does_not_exist_is_no_hub_id(project: Project, name: str) -> None:
+    with pytest.raises(TrainingError, match="no such folder"):
+        resolve_model(project, name)
+
+
+def test_a_run_that_does_not_exist_or_trained_nothing(project: Project) -> None:
+    with pytest.raises(ProjectError, match="no such run"):
+        resolve_model(project, "r1-train-00000000")
+    with project.draft(RunPlan("train", 2)) as draft:
+        pass
+    with pytest.raises(ProjectError, match="holds no model"):
+        resolve_model(project, draft.run.id)
+
+
+def test_an_unknown_hub_model_is_one_line(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(TrainingError) as caught:
+        load_model(resolve_model(project, "no-such-team/no-such-model"))
+    assert "no-such-team/no-such-model" in str(caught.value)
+    assert "Name `base`" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("damage", ["no config", "no weights", "cut weights", "no tokenizer"])
+def test_a_damaged_folder_is_one_line(project: Project, tiny: Path, damage: str) -> None:
+    if damage == "no config":
+        (tiny / "config.json").unlink()
+    elif damage == "no weights":
+        (tiny / "model.safetensors").unlink()
+    elif damage == "cut weights":
+        whole = (tiny / "model.safetensors").read_bytes()
+        (tiny / "model.safetensors").write_bytes(whole[: len(whole) // 2])
+    else:
+        for path in tiny.glob("tokenizer*"):
+            path.unlink()
+    with pytest.raises(TrainingError) as caught:
+        load_model(resolve_model(project, str(tiny)))
+    assert caught.value.where == "tiny"
+    assert "\n" not in str(caught.value)
+
+
+def test_a_tokenizer_without_chat_template_is_refused(project: Project, tiny: Path) -> None:
+    (tiny / "chat_template.jinja").unlink()
+    with pytest.raises(TrainingError, match="no chat template"):
+        load_model(resolve_model(project, str(tiny)))
+
+
+def test_pad_and_end_differ_and_stand_in_the_generation_settings(
+    project: Project, tiny: Path
+) -> None:
+    settings = tiny / "tokenizer_config.json"
+    content = json.loads(settings.read_text())
+    settings.write_text(json.dumps({**content, "pad_token": content["eos_token"]}))
+    loaded = load_model(resolve_model(project, str(tiny)))
+    tokenizer, model = loaded.tokenizer, loaded.model
+    assert tokenizer.pad_token_id != tokenizer.eos_token_id
+    for holder in (model.config, model.generation_config):
+        assert holder.pad_token_id == tokenizer.pad_token_id
+        assert holder.eos_token_id == tokenizer.eos_token_id
+
+
+def test_new_special_tokens_grow_the_embeddings_from_their_mean(
+    project: Project, tiny: Path
+) -> None:
+    loaded = load_model(resolve_model(project, str(tiny)))
+    table = loaded.model.get_input_embeddings().weight
+    before = table.shape[0]
+    mean = table.detach().mean(dim=0)
+    ids = add_special_tokens(loaded.model, loaded.tokenizer, ["<|tool|>", "<|user|>", "<|call|>"])
+    known = loaded.tokenizer.convert_tokens_to_ids("<|user|>")
+    assert ids == [before, known, before + 1]
+    grown = loaded.model.get_input_embeddings().weight
+    assert grown.shape[0] == before + 2 == loaded.model.config.vocab_size
+    torch.testing.assert_close(grown[before].detach(), mean)
+    torch.testing.assert_close(grown[before + 1].detach(), mean)
+    assert loaded.model.get_output_embeddings().weight is grown
+    assert loaded.tokenizer.tokenize("a<|tool|>b")[1] == "<|tool|>"
+    assert loaded.tokenizer.convert_tokens_to_ids("<|assistant|>") == 4
+
+
+def test_adapters_are_saved_alone_and_merged(project: Project, tiny: Path, tmp_path: Path) -> None:
+    from peft import get_peft_model
+
+    loaded = load_model(resolve_model(project, str(tiny)))
+    ids = add_special_tokens(loaded.model, loaded.tokenizer, ["<|tool|>"])
+    adapted = get_peft_model(loaded.model, lora_config(Lora(r=2, alpha=4), ids))
+    with torch.no_grad():
+        for name, weight in adapted.named_parameters():
+            if "lora_B" in name or "token_adapter" in name:
+                weight.add_(0.1)
+    words = torch.tensor([[10, 20, 30, ids[0]]])
+    expected = adapted(words).logits
+    save_model(adapted, loaded.tokenizer, tmp_path / "run" / MODEL_FOLDER)
+    assert (tmp_path / "run" / "adapter" / "adapter_model.safetensors").is_file()
+    merged = load_model(resolve_model(project, str(tmp_path / "run" / MODEL_FOLDER)))
+    torch.testing.assert_close(merged.model(words).logits, expected, atol=1e-4, rtol=1e-4)
+    assert merged.tokenizer.convert_tokens_to_ids("<|tool|>") == ids[0]
+
+
+def test_no_adapters_without_a_recipe_for_them() -> None:
+    assert lora_config(None, []) is None
+
+
+def test_local_weights_identify_a_model(project: Project, tiny: Path, tmp_path: Path) -> None:
+    assert weights(resolve_model(project, str(tiny))) == (tiny / "model.safetensors",)
+    assert weights(resolve_model(project, "some-team/some-model")) == ()
+    shutil.rmtree(tiny)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="what a machine without GPU wants")
+def test_a_cpu_trains_in_single_precision() -> None:
+    wanted = device_arguments()
+    assert wanted["use_cpu"]
+    assert not wanted["bf16"]
+    assert not wanted["dataloader_pin_memory"]

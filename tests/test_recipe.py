@@ -1,0 +1,160 @@
+"""Recipes: those shipped are sound, and what is wrong with any other is said with its line."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from align.recipe import (
+    SHIPPED,
+    DpoRecipe,
+    Lora,
+    SftRecipe,
+    check_trainer_arguments,
+    find_recipe,
+    load_recipe,
+)
+from annotate.errors import InputError
+
+TRAINING = sorted(path for path in SHIPPED.glob("*.yaml") if not path.stem.startswith("build"))
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "mine.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("path", TRAINING, ids=lambda path: path.stem)
+def test_a_shipped_recipe_is_sound_and_its_header_has_its_command(path: Path) -> None:
+    import transformers
+    import trl
+
+    recipe = load_recipe(path)
+    config = {
+        "pretrain": transformers.TrainingArguments,
+        "sft": trl.SFTConfig,
+        "dpo": trl.DPOConfig,
+    }[recipe.method]
+    check_trainer_arguments(recipe, config, path)
+    header = path.read_text(encoding="utf-8").split(f"\nmethod: {recipe.method}")[0]
+    assert re.search(rf"^#   handloom train {path.stem}\b", header, re.MULTILINE)
+
+
+def test_the_five_recipes_are_shipped() -> None:
+    names = [path.stem for path in TRAINING]
+    assert names == [
+        "dpo-lora",
+        "dpo-support-desk",
+        "pretrain-support-desk",
+        "sft-lora",
+        "sft-support-desk",
+    ]
+
+
+def test_what_is_left_out_has_a_default(tmp_path: Path) -> None:
+    recipe = load_recipe(written(tmp_path, "method: dpo\n"))
+    assert recipe == DpoRecipe(method="dpo")
+    assert recipe.model is None
+    assert recipe.lora is None
+    assert recipe.trainer == {}
+
+
+def test_every_field_is_read(tmp_path: Path) -> None:
+    text = """
+    method: sft
+    model: r1-train-0123abcd
+    data: r1-build-0123abcd
+    lora: {r: 4, alpha: 8, dropout: 0.1, target_modules: [q_proj, v_proj]}
+    new_special_tokens: ["<|tool|>"]
+    max_length: 99
+    seed: 7
+    trainer: {num_train_epochs: 2}
+    """
+    assert load_recipe(written(tmp_path, text)) == SftRecipe(
+        method="sft",
+        model="r1-train-0123abcd",
+        data="r1-build-0123abcd",
+        lora=Lora(r=4, alpha=8, dropout=0.1, target_modules=("q_proj", "v_proj")),
+        new_special_tokens=("<|tool|>",),
+        max_length=99,
+        seed=7,
+        trainer={"num_train_epochs": 2},
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "what", "remedy"),
+    [
+        ("method: dpo\nmax_lenght: 5\n", 2, "unknown key 'max_lenght'", "mean max_length?"),
+        ("method: dpo\nlora:\n  r: 4\n  alpa: 3\n", 4, "unknown key 'lora.alpa'", "mean alpha?"),
+        ("method: dpo\nlora:\n  r: 0\n", 3, "lora.r: Input should be greater", ""),
+        ("seed: 1\nmethod: dop\n", 2, "unknown method 'dop'", "mean dpo?"),
+        ("seed: 1\n", 1, "unknown method None", "Methods: dpo, pretrain, sft"),
+        ("method: dpo\nseed: often\n", 2, "seed: Input should be a valid integer", ""),
+        ("method: sft\ndemonstrations:\n  source: web\n", 3, "demonstrations.source", ""),
+        ("method: pretrain\n", 1, "demonstrations: Field required", ""),
+        ("method: dpo\ntrainer: {beta: 0.1\nseed: 1\n", 3, "not YAML", ""),
+        ("method: dpo\nmodel: a: b\n", 2, "not YAML", ""),
+        ("- method\n", None, "a recipe is a mapping", ""),
+        ("", None, "a recipe is a mapping", ""),
+    ],
+)
+def test_a_mistake_is_named_with_its_line_and_the_nearest_right_word(
+    tmp_path: Path, text: str, line: int | None, what: str, remedy: str
+) -> None:
+    path = written(tmp_path, text)
+    with pytest.raises(InputError) as caught:
+        load_recipe(path)
+    assert what in caught.value.what
+    assert remedy in caught.value.remedy
+    assert caught.value.where == (str(path) if line is None else f"{path}:{line}")
+    assert "\n" not in str(caught.value)
+
+
+def test_bytes_that_are_no_text_are_no_recipe(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_bytes(b"method: \xff\xfe\n")
+    with pytest.raises(InputError, match="not YAML"):
+        load_recipe(path)
+
+
+def test_a_yaml_tag_runs_nothing(tmp_path: Path) -> None:
+    path = written(tmp_path, "method: !!python/object/apply:os.getcwd []\n")
+    with pytest.raises(InputError, match="not YAML"):
+        load_recipe(path)
+
+
+@pytest.mark.parametrize(
+    ("key", "what", "remedy"),
+    [
+        ("learning_rat", "DPOConfig has no argument 'learning_rat'", "Did you mean learning_rate?"),
+        ("output_dir", "trainer.output_dir is set by Handloom", "Leave it out"),
+    ],
+)
+def test_a_wrong_argument_of_the_trainer_is_refused(key: str, what: str, remedy: str) -> None:
+    import trl
+
+    recipe = DpoRecipe(method="dpo", trainer={key: 1})
+    with pytest.raises(InputError) as caught:
+        check_trainer_arguments(recipe, trl.DPOConfig, Path("mine.yaml"))
+    assert caught.value.what == what
+    assert remedy in caught.value.remedy
+
+
+def test_a_recipe_is_found_by_path_or_by_name_and_the_project_comes_first(tmp_path: Path) -> None:
+    shipped = SHIPPED / "dpo-lora.yaml"
+    own = tmp_path / "dpo-lora.yaml"
+    assert find_recipe("dpo-lora") == shipped
+    assert find_recipe("dpo-lora.yaml", [tmp_path]) == shipped
+    own.write_text("method: dpo\n")
+    assert find_recipe("dpo-lora", [tmp_path]) == own
+    assert find_recipe(own) == own
+    dotted = tmp_path / "dpo-lr1.5.yaml"
+    dotted.write_text("method: dpo\n")
+    assert find_recipe("dpo-lr1.5", [tmp_path]) == dotted
+    with pytest.raises(InputError) as caught:
+        find_recipe("dpo-lorra")
+    assert caught.value.remedy == "Did you mean dpo-lora?"
