@@ -183,7 +183,11 @@ def add_special_tokens(model: Any, tokenizer: Any, tokens: Sequence[str]) -> lis
 
 
 def lora_config(lora: Lora | None, new_tokens: Sequence[int]) -> LoraConfig | None:
-    """PEFT's configuration of a recipe's adapters; the rows of new tokens are trained in full."""
+    """PEFT's configuration of a recipe's adapters; with new tokens all embeddings are trained too.
+
+    Training the new rows alone would be enough, but PEFT's wrapper for that lacks the bias which
+    TRL 1.16 asks a tied output layer for.
+    """
     if lora is None:
         return None
     from peft import LoraConfig
@@ -196,7 +200,8 @@ def lora_config(lora: Lora | None, new_tokens: Sequence[int]) -> LoraConfig | No
         target_modules=lora.target_modules
         if isinstance(lora.target_modules, str)
         else list(lora.target_modules),
-        trainable_token_indices=list(new_tokens) or None,
+        modules_to_save=["embed_tokens"] if new_tokens else None,
+        ensure_weight_tying=bool(new_tokens),
     )
 
 

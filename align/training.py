@@ -45,6 +45,8 @@ def trainer_arguments(
         **device_arguments(),
         "logging_steps": 5,
         "logging_first_step": True,
+        # On, a loss that is not a number would be logged as 0.
+        "logging_nan_inf_filter": False,
         "eval_strategy": "epoch" if evaluates else "no",
         "save_strategy": "epoch",
         "save_total_limit": 2,

@@ -201,7 +201,8 @@ def build_policy(
     recipe = project.root / "recipes" / f"build-{push.run.id}.yaml"
     filters = [*_COMMON, *policy.filters]
     recipe.write_text(yaml.safe_dump({"filters": filters, "held_out": 0.0}))
-    return build(project, judge(project, pull.run, method="majority"), recipe=str(recipe))
+    judged = judge(project, pull.run, method="majority")
+    return build(project, [judged], recipe=str(recipe))
 
 
 def decisive(responses: pa.Table) -> list[str]:
