@@ -88,7 +88,11 @@ def kappa_grid(rows: pd.DataFrame) -> Layers:
     cells = base.mark_rect(stroke="white", strokeWidth=2).encode(color=color)
     dark = alt.condition("datum.value > 0.6", alt.value("white"), alt.value("#1c2430"))
     numbers = base.mark_text(fontSize=12).encode(text=alt.Text("value:Q", format=".2f"), color=dark)
-    return _styled(alt.layer(cells, numbers), 70 + 38 * len(names))
+    # Streamlit fits labels and legend into the width too, so they are allowed for.
+    longest = 8 * max(map(len, names))
+    width = max(64, longest) * len(names) + longest + 90
+    grid: Layers = alt.layer(cells, numbers).properties(width=width)
+    return _styled(grid, 60 + 40 * len(names))
 
 
 def curves(rows: pd.DataFrame) -> Layers:

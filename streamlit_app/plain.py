@@ -68,10 +68,11 @@ def estimate_in_words(estimate: Mapping[str, Any]) -> str:
     return f"{value:z.3f} [{low:z.3f}, {high:z.3f}], n={n:,}"
 
 
-def show_estimate(title: str, estimate: Mapping[str, Any]) -> None:
-    """An estimate as a large figure, over its interval and what it rests on."""
+def show_estimate(title: str, estimate: Mapping[str, Any], note: str) -> None:
+    """An estimate as a large figure, over its interval, what it rests on, and a note."""
     value, low, high = (estimate[name] for name in ("value", "low", "high"))
     st.metric(title, "undefined" if value is None else f"{value:z.3f}")
     interval = f"95 % interval {low:z.3f} to {high:z.3f}" if low is not None else "no interval"
     reason = f" ({escaped(estimate['reason'])})" if estimate["reason"] else ""
-    st.caption(f"{interval}{reason}, n={estimate['n']:,} {escaped(estimate['over'])}")
+    rests_on = f"n={estimate['n']:,} {escaped(estimate['over'])}"
+    st.caption(f"{interval}{reason}, {rests_on}  \n{escaped(note)}")

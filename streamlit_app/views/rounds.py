@@ -35,8 +35,8 @@ def show_latest(states: Sequence[RoundState]) -> None:
     for column, one in zip(st.columns(len(newest.win_rates)), newest.win_rates, strict=True):
         with column:
             roles = " and ".join(ROLES.get(role, escaped(role)) for role in one["roles"])
-            show_estimate(f"Win rate against {roles}", one["win_rate"])
-            st.caption(escaped(judges_in_words(one["judged_by"])))
+            note = judges_in_words(one["judged_by"])
+            show_estimate(f"Win rate against {roles}", one["win_rate"], note)
 
 
 def show_win_rates(states: Sequence[RoundState]) -> None:
