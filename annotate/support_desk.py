@@ -31,9 +31,9 @@ Messages = list[dict[str, str]]
 SCORER = "support-rubric"
 """The rubric's name as a scorer."""
 
-BASE_QUALITY = (1.2, 1.8)
+BASE_QUALITY = (0.8, 1.2)
 """Beta distribution of quality among everything a desk writes: for pre-training."""
-DEMONSTRATION_QUALITY = (3.0, 3.0)
+DEMONSTRATION_QUALITY = (1.5, 1.5)
 """The same for demonstrations: decent, and far enough from good for preferences to matter."""
 
 _TURNS = {"single": 0.75, "asked": 0.125, "tried": 0.125}  # shares of kinds of conversation
@@ -173,7 +173,9 @@ def _reply(case: Case, rng: np.random.Generator, quality: float) -> str:
     def vice(rate: float) -> bool:
         return bool(rng.random() < rate * (1 - quality))
 
-    device = _pick(rng, DEVICES) if vice(0.5) else case.device
+    device = case.device
+    if vice(0.6):
+        device = _pick(rng, DEVICES) if rng.random() < 0.3 else "device"
     sentences = []
     if virtue():
         name = case.name if case.name and virtue() else None
@@ -193,8 +195,10 @@ def _reply(case: Case, rng: np.random.Generator, quality: float) -> str:
     if virtue(0.8):
         agent = _pick(rng, _AGENT["names"])
         sentences.append(_pick(rng, _AGENT["closings"]).format(agent=agent))
-    text = " ".join(sentences)
-    return text[: int(len(text) * rng.uniform(0.5, 0.95))].rstrip(" .") if vice(0.15) else text
+    words = " ".join(sentences).split(" ")
+    if vice(0.15):
+        words = words[: int(len(words) * rng.uniform(0.5, 0.95))]
+    return " ".join(words)
 
 
 def _advice(case: Case, device: str, rng: np.random.Generator, quality: float) -> list[str]:
@@ -203,10 +207,10 @@ def _advice(case: Case, device: str, rng: np.random.Generator, quality: float) -
     manner = rng.random()
     if manner > quality:
         flaw = rng.random()
-        if flaw < 0.3:
+        if flaw < 0.5:
             return [_pick(rng, _AGENT["vague"])]
         wrong = int(rng.integers(len(steps)))
-        if flaw < 0.65:
+        if flaw < 0.7:
             steps[wrong] = _pick(rng, STEPS)
         elif len(steps) > 1:
             del steps[wrong]
