@@ -105,7 +105,7 @@ def curves(rows: pd.DataFrame) -> Layers:
     dash = alt.StrokeDash(
         "measured_on:N",
         scale=alt.Scale(domain=["training", "evaluation"], range=[[1, 0], [5, 4]]),
-        legend=alt.Legend(title=None, orient="top", symbolType="stroke") if evaluated else None,
+        legend=alt.Legend(title=None, orient="bottom", symbolType="stroke") if evaluated else None,
     )
     base = alt.Chart(rows).encode(
         x=alt.X("step:Q", title="Step"),

@@ -22,7 +22,10 @@ def show_next(states: Sequence[RoundState]) -> None:
         st.markdown(f":material/arrow_forward: **Next**, round {states[-1].round}")
         st.code(states[-1].next_command, language=None, wrap_lines=True)
         for run_id in unfinished:
-            st.caption(f"{escaped(run_id)} was started and not finished; run its command again.")
+            st.caption(
+                f"{escaped(run_id)} is unfinished: it is still running, or was interrupted and "
+                "its command resumes it."
+            )
 
 
 def show_latest(states: Sequence[RoundState]) -> None:
