@@ -98,10 +98,11 @@ def perplexity(model: Any, tokenizer: Any, recipe: PretrainRecipe) -> float:
         for start in range(0, len(rows), 50):
             batch = tokenizer.pad({"input_ids": rows[start : start + 50]}, return_tensors="pt")
             batch = batch.to(model.device)
-            labels = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, -100)
+            # Nothing stands before a row's first token, so nothing predicts it.
+            first = batch["input_ids"] == tokenizer.bos_token_id
+            labels = batch["input_ids"].masked_fill(first | (batch["attention_mask"] == 0), -100)
             loss = model(**batch, labels=labels).loss
-            # The first token of a row predicts nothing before it.
-            tokens = int((labels[:, 1:] != -100).sum())
+            tokens = int((labels != -100).sum())
             total, count = total + float(loss) * tokens, count + tokens
     return float(torch.exp(torch.tensor(total / count)))
 

@@ -90,7 +90,7 @@ def fit(trainer: Trainer, tokenizer: Any, draft: Draft) -> None:
     draft.note(steps=trainer.state.global_step, epochs=trainer.state.epoch, **_final(history))
 
 
-# What the libraries say when there is no room left; none of them has an exception of its own for it.
+# What the libraries say when there is no room left; none has an exception of its own for it.
 _NO_MEMORY = ("out of memory", "can't allocate memory")
 _NO_SPACE = ("No space left", "inline_container", "PytorchStreamWriter")
 

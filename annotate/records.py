@@ -70,7 +70,8 @@ SCHEMAS: dict[str, pa.Schema] = {
             "guideline": _TEXT,
         }
     ),
-    # One row a pair and annotator, their latest; `vote` is "a", "b" or "tie", with output_a < output_b.
+    # One row a pair and annotator, their latest; `vote` is "a", "b" or "tie", and
+    # output_a < output_b.
     "votes": pa.schema(
         {
             "pair_id": _TEXT,

@@ -1,4 +1,4 @@
-"""A causal language model of a few thousand weights, as a folder, for tests that need a real one."""
+"""A causal language model of a few thousand weights, in a folder, for tests that need one."""
 
 from pathlib import Path
 
