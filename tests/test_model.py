@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from loop_runs import new_project
+from tiny_model import write_tiny_model
 
 from align.model import (
     BASE,
@@ -25,8 +27,6 @@ from align.model import (
 from align.recipe import Lora
 from annotate.errors import ProjectError, TrainingError
 from annotate.runs import Project, Run, RunPlan
-from loop_runs import new_project
-from tiny_model import write_tiny_model
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from annotate.errors import InputError
 from annotate.runs import Project
 
 PERPLEXITY = 1.524
-"""Of the shipped model on the held-out dialogues; another seed's differs by some thousandths."""
+"""Of the shipped model, a token of the held-out dialogues."""
 
 MICRO = """
 method: pretrain
@@ -129,7 +129,7 @@ def test_pre_training_learns_records_and_is_done_once(project: Project) -> None:
 def test_the_recipe_still_makes_an_equivalent_model(
     project: Project, recipe: PretrainRecipe
 ) -> None:
-    """Four minutes on two idle cores. Weights differ with the processor; what they know does not."""
+    """Four minutes on two idle cores. Weights differ with the processor, what they know hardly."""
     run = train(project, "pretrain-support-desk")
     made = load_model(resolve_model(project, run.id))
     assert perplexity(made.model, made.tokenizer, recipe) == pytest.approx(PERPLEXITY, abs=0.03)

@@ -14,8 +14,8 @@ from tiny_model import write_tiny_model
 
 from align.cli import main
 from align.train import train
-from align.training import CHECKPOINTS, _last_checkpoint
-from annotate.errors import InputError, TrainingError
+from align.training import CHECKPOINTS, _last_checkpoint, resources_reported
+from annotate.errors import InputError, ResourceError, TrainingError
 from annotate.records import table_from_rows, text_message
 from annotate.runs import Project, Run, RunPlan, verify
 
@@ -149,7 +149,11 @@ def test_a_checkpoint_cut_off_half_way_is_passed_over(tmp_path: Path) -> None:
         ("r1-train-00000000", "no such run"),
     ],
 )
-def test_an_unknown_model_is_one_clear_line(project: Project, model: str, reason: str) -> None:
+def test_an_unknown_model_is_one_clear_line(
+    project: Project, model: str, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Without a network the hub's client tries again for most of a minute.
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     path = recipe(project, SFT, model)
     result = CliRunner().invoke(main, ["-C", str(project.root), "train", str(path)])
     assert result.exit_code == 1
@@ -189,3 +193,27 @@ def test_a_wrong_argument_of_the_trainer_is_refused(
     path.write_text(path.read_text().replace("num_train_epochs: 3", key))
     with pytest.raises(InputError, match=remedy.replace("?", r"\?")):
         train(project, path)
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ("Error while serializing: I/O error: No space left on device (os error 28)", "disk"),
+        ("[enforce fail at inline_container.cc:672] . unexpected pos 576 vs 534", "disk"),
+        ("CUDA out of memory. Tried to allocate 2.00 GiB", "memory"),
+        ("DefaultCPUAllocator: can't allocate memory: you tried to allocate 4 bytes", "memory"),
+    ],
+)
+def test_what_libraries_say_of_a_full_disk_or_memory_is_ours(said: str, expected: str) -> None:
+    """The words are those that safetensors and torch used when a disk of 300 KB was full."""
+    with (
+        pytest.raises(ResourceError, match=f"r1-train-x: .*{expected}") as caught,
+        resources_reported("r1-train-x"),
+    ):
+        raise RuntimeError(said)
+    assert caught.value.remedy
+
+
+def test_another_failure_of_a_library_keeps_its_traceback() -> None:
+    with pytest.raises(RuntimeError, match="shapes"), resources_reported("r1-train-x"):
+        raise RuntimeError("shapes do not fit")
