@@ -35,7 +35,7 @@ class DemoSizes:
     """How much of everything."""
 
     rounds: int = 2
-    prompts: int = 400
+    prompts: int = 600
     """New prompts a round, two completions each."""
     held_out: int = 200
     """Prompts that measure win rates, the same for every model."""
