@@ -10,16 +10,23 @@ export TOKENIZERS_PARALLELISM := false
 .PHONY: help demo test slow check format coverage browser clean
 help:
 	@sed -n '1,2s/^# //p' Makefile
-	@echo "others: slow (long proofs), check (ruff, mypy, import-linter), format, browser, clean"
+	@echo "others: slow (long proofs), coverage, check (ruff, mypy, import-linter), format, browser, clean"
 
 demo: $(VENV)/.all
 	$(BIN)/handloom demo $(ARGS)
 
+# Files are shared out over two processes, each with an Argilla server of its own.
+PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+
 test: $(VENV)/.dev browser
-	$(BIN)/python -m pytest -m "not slow" --cov --cov-report=term $(ARGS)
+	$(PYTEST) -m "not slow" $(ARGS)
 
 slow: $(VENV)/.dev browser
 	$(BIN)/python -m pytest -m slow $(ARGS)
+
+# Measuring takes the servers under the tests along, and so about twice the time.
+coverage: $(VENV)/.dev browser
+	$(PYTEST) -m "not slow" --cov --cov-report=term --cov-fail-under=85 $(ARGS)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
