@@ -138,7 +138,14 @@ def show() -> None:
 
 @annotate_commands.command("import")
 @click.argument("file", type=FILE)
-@click.option("--round", "round_", default=1, show_default=True, help="That the outputs are of.")
+@click.option(
+    "--round",
+    "round_",
+    type=click.IntRange(min=0),
+    default=1,
+    show_default=True,
+    help="That the outputs are of.",
+)
 @click.option(
     "--split",
     type=click.Choice(["train", "eval"]),

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from annotate.errors import InputError
-from annotate.records import read_import
+from annotate.records import read_import, require_file
 from annotate.runs import Project, Run, RunPlan
 
 
@@ -18,8 +17,7 @@ def import_file(
         InputError: the file cannot be read, or holds no usable line.
         ResourceError: the disk is full.
     """
-    if not path.is_file():
-        raise InputError("no such file", where=str(path))
+    require_file(path)
     plan = RunPlan("import", round, settings={"split": split}, inputs=(path,))
     if again:
         plan = project.again(plan)

@@ -8,6 +8,7 @@ in the `quarantine` table with its file, line and reason.
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,6 +23,8 @@ from annotate.errors import InputError, ProjectError
 
 MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 ROLES = ("system", "user", "assistant")
+# How gzip, zip (a spreadsheet too), zstd, bzip2 and xz files begin.
+_COMPRESSED = (b"\x1f\x8b", b"PK\x03\x04", b"\x28\xb5\x2f\xfd", b"BZh", b"\xfd7zX")
 
 _TEXT, _TEXTS = pa.string(), pa.list_(pa.string())
 _COUNT, _REAL = pa.int32(), pa.float64()
@@ -252,7 +255,7 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
         return pq.read_table(path, columns=list(columns) if columns is not None else None)
     except FileNotFoundError:
         raise ProjectError("table not found", where=str(path)) from None
-    except pa.ArrowInvalid as error:
+    except (pa.ArrowInvalid, OSError) as error:  # Arrow raises OSError for damaged bytes
         raise ProjectError(
             f"not a readable Parquet table ({error})",
             where=str(path),
@@ -308,12 +311,11 @@ class _Collector:
         row_id = _row_id(row)
         messages = _messages(row.get("prompt"), row_id)
         outputs = _outputs(row.get("outputs"), row_id) if self.with_outputs else []
-        metadata = row.get("metadata") or {}
-        if not isinstance(metadata, dict):
-            raise _BadLineError('"metadata" must be an object', row_id)
+        metadata = _metadata(row.get("metadata"), row_id)
         unknown = sorted(set(row) - {"id", "prompt", "outputs", "metadata"})
         if unknown:
-            raise _BadLineError(f'unknown key "{unknown[0]}"; put it under "metadata"', row_id)
+            key = json.dumps(unknown[0])  # in ASCII: it may not be encodable
+            raise _BadLineError(f'unknown key {key}; put it under "metadata"', row_id)
         content = json.dumps([messages, outputs], sort_keys=True, ensure_ascii=False)
         prompt_id = row_id or content_id("p", content)
         digest = hashlib.sha256(content.encode()).hexdigest()
@@ -329,7 +331,7 @@ class _Collector:
             "messages": messages,
             "source": self.source,
             "split": self.split,
-            "metadata": json.dumps(metadata, sort_keys=True, ensure_ascii=False),
+            "metadata": metadata,
         }
         self.outputs += output_rows(prompt_id, outputs)
 
@@ -357,6 +359,23 @@ def output_rows(
     return rows
 
 
+def require_file(path: Path) -> None:
+    """Refuse what cannot be read as a text file.
+
+    Raises:
+        InputError: it is missing, a folder, not for us to read, or compressed.
+    """
+    try:
+        if not path.is_file():
+            raise InputError("not a file" if path.exists() else "no such file", where=str(path))
+        with path.open("rb") as file:
+            compressed = file.read(4).startswith(_COMPRESSED)
+    except OSError as error:
+        raise InputError(error.strerror or "cannot be read", where=str(path)) from None
+    if compressed:
+        raise InputError("a compressed file", where=str(path), remedy="Unpack it first")
+
+
 def read_import(path: Path, *, split: str = "train", with_outputs: bool = True) -> Imported:
     """Read DESIGN's import format, one JSON object a line.
 
@@ -370,9 +389,11 @@ def read_import(path: Path, *, split: str = "train", with_outputs: bool = True) 
     """
     collector = _Collector(source=path.name, split=split, with_outputs=with_outputs)
     quarantine: list[dict[str, Any]] = []
+    require_file(path)
     try:
         with path.open("rb") as lines:
-            for number, raw in enumerate(lines, start=1):
+            for number, line in enumerate(lines, start=1):
+                raw = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
                 if not raw.strip():
                     continue
                 try:
@@ -416,6 +437,8 @@ def _parse(raw: bytes) -> Any:
         raise _BadLineError(f"not UTF-8 (byte {error.start})") from None
     except json.JSONDecodeError as error:
         raise _BadLineError(f"not JSON: {error.msg} at column {error.colno}") from None
+    except ValueError:  # Python's own limit on the digits of a whole number
+        raise _BadLineError("not JSON: a number is too long") from None
     except RecursionError:
         raise _BadLineError("not JSON: nested too deeply") from None
 
@@ -426,7 +449,7 @@ def _row_id(row: Mapping[str, Any]) -> str | None:
         return None
     if isinstance(row_id, bool) or not isinstance(row_id, str | int) or str(row_id).strip() == "":
         raise _BadLineError('"id" must be a text or a whole number')
-    return str(row_id)
+    return _encodable(str(row_id), None)
 
 
 def _messages(prompt: Any, row_id: str | None) -> list[dict[str, str]]:
@@ -454,10 +477,22 @@ def _outputs(outputs: Any, row_id: str | None) -> list[tuple[str, str]]:
     for output in outputs:
         if not isinstance(output, dict) or not isinstance(output.get("model"), str):
             raise _BadLineError('an output needs "model", a text', row_id)
+        if not output["model"].strip():
+            raise _BadLineError('an output\'s "model" is empty', row_id)
         if not isinstance(output.get("text"), str):
             raise _BadLineError('an output needs "text", a text (empty is allowed)', row_id)
-        pairs.append((output["model"], _encodable(output["text"], row_id)))
+        pairs.append((_encodable(output["model"], row_id), _encodable(output["text"], row_id)))
     return pairs
+
+
+def _metadata(metadata: Any, row_id: str | None) -> str:
+    if not isinstance(metadata, dict | None):
+        raise _BadLineError('"metadata" must be an object', row_id)
+    try:
+        text = json.dumps(metadata or {}, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    except ValueError:  # 1e999 reads as infinity
+        raise _BadLineError('a number in "metadata" is too large', row_id) from None
+    return _encodable(text, row_id)
 
 
 def _encodable(text: str, row_id: str | None) -> str:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
+import contextlib
+import gzip
 import json
 from pathlib import Path
 
@@ -10,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from annotate.errors import InputError
+from annotate.errors import InputError, ProjectError
 from annotate.records import (
     SCHEMAS,
     conform,
@@ -59,6 +62,14 @@ def test_import_keeps_the_callers_id_and_an_empty_completion(tmp_path: Path) -> 
         ({**GOOD, "outputs": [{"model": "m", "text": True}] * 2}, 'needs "text"'),
         ({**GOOD, "id": True}, '"id" must be'),
         ({**GOOD, "prompt": "\ud800"}, "lone surrogate"),
+        ({**GOOD, "id": "\ud800"}, "lone surrogate"),
+        ({**GOOD, "outputs": [{"model": "\ud800", "text": "x"}] * 2}, "lone surrogate"),
+        ({**GOOD, "metadata": {"\ud800": 1}}, "lone surrogate"),
+        ({**GOOD, "\ud800": 1}, "unknown key"),
+        ({**GOOD, "outputs": [{"model": " ", "text": "x"}] * 2}, '"model" is empty'),
+        ({**GOOD, "metadata": [1]}, '"metadata" must be'),
+        (b'{"prompt": "p", "outputs": ' + b"9" * 5000 + b"}", "a number is too long"),
+        (json.dumps({**GOOD, "metadata": {"n": 0}}).replace("0}", "1e999}").encode(), "too large"),
         ({**GOOD, "score": 1}, 'unknown key "score"'),
         ({**GOOD, "prompt": "Other?"}, "stands on line 1 with other content"),
     ],
@@ -84,8 +95,37 @@ def test_a_file_without_a_usable_line_is_refused_with_its_first_reason(tmp_path:
         read_import(write_lines(tmp_path / "in.jsonl", b"{"))
     with pytest.raises(InputError, match="the file is empty"):
         read_import(write_lines(tmp_path / "empty.jsonl"))
-    with pytest.raises(InputError, match="No such file"):
+    with pytest.raises(InputError, match="no such file"):
         read_import(tmp_path / "absent.jsonl")
+    with pytest.raises(InputError, match="not a file"):
+        read_import(tmp_path)
+
+
+def test_a_compressed_file_is_refused_as_such(tmp_path: Path) -> None:
+    path = tmp_path / "in.jsonl.gz"
+    path.write_bytes(gzip.compress(json.dumps(GOOD).encode()))
+    with pytest.raises(InputError, match="a compressed file"):
+        read_import(path)
+
+
+def test_a_byte_order_mark_and_windows_line_endings_are_no_content(tmp_path: Path) -> None:
+    plain = write_lines(tmp_path / "plain.jsonl", GOOD, {**GOOD, "id": "8"})
+    windows = tmp_path / "windows.jsonl"
+    windows.write_bytes(codecs.BOM_UTF8 + plain.read_bytes().replace(b"\n", b"\r\n"))
+    held = read_import(windows)
+    assert held.quarantine.num_rows == 0
+    assert held.outputs.equals(read_import(plain).outputs)
+
+
+def test_a_damaged_table_is_one_error_whatever_is_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    write_table(path, "prompts", table_from_rows("prompts", [{"prompt_id": "p"}] * 100))
+    whole = path.read_bytes()
+    for at in range(0, len(whole), 97):
+        for damaged in (whole[:at], whole[:at] + b"\xff" * 8 + whole[at + 8 :]):
+            path.write_bytes(damaged)
+            with contextlib.suppress(ProjectError):  # what is damaged may also not matter
+                read_table(path)
 
 
 @given(st.lists(st.text(max_size=3), max_size=4), st.lists(st.text(max_size=3), max_size=4))
