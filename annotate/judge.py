@@ -112,7 +112,13 @@ def pulls_of(run: Run) -> list[Run]:
 
 
 def answers_of(pull_runs: Sequence[Run]) -> tuple[pa.Table, pa.Table]:
-    """The responses of these pull runs, and the items that they are about."""
+    """The responses of these pull runs, and the items that they are about.
+
+    Raises:
+        ProjectError: one is not a pull run.
+    """
+    for run in pull_runs:
+        run.require("pull")
     return (
         pa.concat_tables([run.read("responses") for run in pull_runs]),
         pa.concat_tables([items_of(run) for run in pull_runs]),
@@ -133,12 +139,21 @@ def agreement_of_run(*runs: Run, seed: int = 0) -> Measured:
     """Agreement on each question answered in these pull runs, or in those that a run rests on.
 
     "vote" nominal, "strength" and "rating" ordinal, "both_bad" nominal.
+
+    Raises:
+        ProjectError: nothing was submitted yet.
     """
     pull_runs = [pull_run for run in runs for pull_run in pulls_of(run)]
     responses, items = answers_of(pull_runs)
-    votes = votes_of_responses(responses, items)
+    reports = _reports(labels_by_question(responses, votes_of_responses(responses, items)), seed)
     source = ", ".join(run.id for run in pull_runs)
-    return Measured(source, _reports(labels_by_question(responses, votes), seed))
+    if not reports:
+        raise ProjectError(
+            "no response was submitted yet",
+            where=source,
+            remedy="Let annotators answer, then `handloom pull`",
+        )
+    return Measured(source, reports)
 
 
 def _reports(labels: dict[str, Labels], seed: int) -> dict[str, AgreementReport]:

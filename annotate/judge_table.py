@@ -75,11 +75,13 @@ class JudgedTable:
         """Write the items to a .csv or .parquet file, whole or not at all.
 
         Raises:
-            InputError: another suffix, or a place that cannot be written.
+            InputError: another suffix, the labels' own file, or a place that cannot be written.
             ResourceError: the disk is full.
         """
         if path.suffix.lower() not in (".csv", ".parquet"):
             raise InputError("its name ends in neither .csv nor .parquet", where=str(path))
+        if path.exists() and path.samefile(self.source):
+            raise InputError("this is the file of the labels", where=str(path))
         temporary = path.with_name(f".{path.name}.tmp")
         try:
             if path.suffix.lower() == ".csv":

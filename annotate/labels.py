@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from annotate.errors import InputError
-from annotate.records import table_from_rows
+from annotate.records import require_file, table_from_rows
 
 Codes = NDArray[np.int64]
 
@@ -156,6 +156,7 @@ def read_label_table(path: Path) -> LabelTable:
     Raises:
         InputError: the file cannot be read, lacks a column, or holds no usable row.
     """
+    require_file(path)
     table, malformed = _read_parquet(path) if _is_parquet(path) else _read_csv(path)
     blank, texts = _blank(table)
     merged, conflicting = _repeated(texts, blank)
@@ -181,15 +182,14 @@ def _read_parquet(path: Path) -> tuple[pa.Table, bool]:
     try:
         _require_columns(path, pq.read_schema(path).names)
         table = pq.read_table(path, columns=list(COLUMNS))
+    except (pa.ArrowInvalid, OSError):  # Arrow raises OSError for damaged bytes
+        raise InputError("not a Parquet file, or damaged", where=str(path)) from None
+    try:
         return table.cast(pa.schema(dict.fromkeys(COLUMNS, pa.string()))), False
-    except pa.ArrowNotImplementedError as error:
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise InputError(
             f"a column is neither text nor number ({error})", where=str(path)
         ) from None
-    except pa.ArrowInvalid:
-        raise InputError("not a Parquet file", where=str(path)) from None
-    except OSError as error:
-        raise InputError(error.strerror or "cannot be read", where=str(path)) from None
 
 
 def _read_csv(path: Path) -> tuple[pa.Table, bool]:
@@ -223,8 +223,9 @@ def _read_csv(path: Path) -> tuple[pa.Table, bool]:
 def _require_columns(path: Path, names: Sequence[str]) -> None:
     missing = [name for name in COLUMNS if name not in names]
     if missing:
+        there = ", ".join(json.dumps(name, ensure_ascii=False) for name in names)  # shows blanks
         raise InputError(
-            f'column "{missing[0]}" is missing (there are: {", ".join(names) or "none"})',
+            f'column "{missing[0]}" is missing (there are: {there or "none"})',
             where=f"{path}:1",
             remedy=f"Name the columns {', '.join(COLUMNS)}",
         )

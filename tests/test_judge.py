@@ -104,8 +104,13 @@ def test_majority_weighs_everyone_alike(project: Project) -> None:
 
 
 def test_nothing_submitted_is_said_and_leaves_nothing(project: Project) -> None:
+    pull = pulled(project, [preference("i-1", "ann", 1, status="draft")])
     with pytest.raises(ProjectError, match="no submitted response"):
-        judge(project, pulled(project, [preference("i-1", "ann", 1, status="draft")]))
+        judge(project, pull)
+    with pytest.raises(ProjectError, match="no response was submitted yet"):
+        agreement_of_run(pull)
+    with pytest.raises(ProjectError, match="a run of push, not of pull"):
+        judge(project, pull.parents[0])
     assert {run.step for run in project.all_runs()} == {"push", "pull"}
     assert project.unfinished() == []
 
@@ -214,6 +219,7 @@ def test_judge_table_prints_csv_writes_files_and_speaks_json(
     [
         (["judge", "--table", "labels.csv", "--out", "x.txt"], "neither .csv nor .parquet"),
         (["judge", "--table", "labels.csv", "--out", "no/x.csv"], "No such file"),
+        (["judge", "--table", "labels.csv", "--out", "./labels.csv"], "the file of the labels"),
         (["judge", "--out", "x.csv"], "--out goes with --table"),
         (["judge", "r1", "--table", "labels.csv"], "exclude each other"),
         (["agreement", "--table", "labels.csv", "--level", "ordinal"], '"bad" is none'),
@@ -231,6 +237,7 @@ def test_what_cannot_be_done_is_said_in_one_line(
     assert result.output.startswith("error: ")
     assert message in result.output
     assert result.output.count("\n") == 1
+    assert (tmp_path / "labels.csv").read_text() == LABELS
 
 
 def test_the_commands_on_a_project(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 
 import numpy as np
@@ -100,7 +101,8 @@ def test_repeats_are_merged_and_contradictions_set_aside_whole(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("item,annotator\nq,ann\n", r't\.csv:1: column "label" is missing .there are: item, anno'),
+        ("item,annotator\nq,ann\n", r't\.csv:1: column "label" is missing .there are: "item", "a'),
+        ("item, annotator,label\n", r'"annotator" is missing .there are: "item", " annotator"'),
         ("item,annotator,label,label\n", r't\.csv:1: column "label" stands there twice'),
         ("", r't\.csv:1: column "item" is missing'),
         (HEADER, r"t\.csv:1: no usable row: the file has no rows"),
@@ -114,8 +116,13 @@ def test_a_useless_file_is_one_clear_line(tmp_path: Path, text: str, message: st
 
 
 def test_files_that_are_not_tables_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="No such file"):
+    with pytest.raises(InputError, match="no such file"):
         read_label_table(tmp_path / "none.csv")
+    with pytest.raises(InputError, match="not a file"):
+        read_label_table(tmp_path)
+    (tmp_path / "t.csv.gz").write_bytes(gzip.compress(HEADER.encode()))
+    with pytest.raises(InputError, match="compressed"):
+        read_label_table(tmp_path / "t.csv.gz")
     with pytest.raises(InputError, match="not a Parquet file"):
         read_label_table(written(tmp_path / "t.parquet", HEADER))
     (tmp_path / "latin.csv").write_bytes(HEADER.encode() + "q,ann,gänzlich\n".encode("latin-1"))
@@ -125,3 +132,7 @@ def test_files_that_are_not_tables_are_refused(tmp_path: Path) -> None:
     pq.write_table(lists, tmp_path / "lists.parquet")
     with pytest.raises(InputError, match="neither text nor number"):
         read_label_table(tmp_path / "lists.parquet")
+    bytes_ = pa.table({"item": ["q"], "annotator": [b"\xff"], "label": ["a"]})
+    pq.write_table(bytes_, tmp_path / "bytes.parquet")
+    with pytest.raises(InputError, match="neither text nor number"):
+        read_label_table(tmp_path / "bytes.parquet")
