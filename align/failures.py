@@ -39,7 +39,9 @@ def failures(
 
     Raises:
         InputError: the evaluation looked at no fresh prompts, or found no failure on them.
+        ProjectError: not an evaluate run.
     """
+    evaluate_run.require("evaluate")
     plan = RunPlan("failures", evaluate_run.round + 1, (evaluate_run,), {"limit": limit})
     if again:
         plan = project.again(plan)

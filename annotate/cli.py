@@ -38,7 +38,7 @@ class LoopGroup(click.Group):
         try:
             return super().invoke(ctx)
         except HandloomError as error:
-            click.echo(f"error: {error}", err=True)
+            click.echo(f"error: {' '.join(str(error).split())}", err=True)
             ctx.exit(1)
 
 
@@ -202,7 +202,7 @@ def verify_runs(run_id: str | None) -> None:
     from annotate.runs import verify
 
     project = here()
-    runs = [project.resolve(run_id)] if run_id else project.all_runs()
+    runs = [project.resolve(run_id)] if run_id else project.run_folders()
     problems = verify(project, runs)
     if run_id is None:
         problems += [("ledger", problem) for problem in Ledger.of(project).verify()]

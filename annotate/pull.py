@@ -33,10 +33,11 @@ def pull(project: Project, push_run: Run, *, again: bool = False) -> Run:
     """Fetch the responses to the items of a push, and table the latest of each person to each item.
 
     Raises:
-        ProjectError: the ledger is damaged.
+        ProjectError: not a push run, or the ledger is damaged.
         ServerError: Argilla cannot be reached, or does not have the batch.
         ResourceError: the disk is full.
     """
+    push_run.require("push")
     items = push_run.read("items")
     guideline = load_guideline(project.root, push_run.manifest["settings"]["guideline"])
     batches = sorted(pc.unique(items["batch"]).to_pylist())
@@ -58,7 +59,7 @@ def pull(project: Project, push_run: Run, *, again: bool = False) -> Run:
         draft.note(
             items=items.num_rows,
             answered=len({e.item_id for e in latest if e.status == "submitted"}),
-            annotators=len({entry.annotator for entry in latest}),
+            annotators=len({e.annotator for e in latest if e.status == "submitted"}),
             responses=len(latest),
             submitted=status.count("submitted"),
             drafts=status.count("draft"),

@@ -63,6 +63,14 @@ def push(
         InputError: nothing to show, an id that is not in the run, or a bad guideline.
         ServerError: Argilla cannot be reached, or holds the batch under other settings.
     """
+    if not (run.has("outputs") and run.has("prompts")):
+        raise InputError(
+            "this run has no outputs to show",
+            where=run.id,
+            remedy="Name a generate, import, evaluate or failures run; `handloom runs` lists them",
+        )
+    if batch is not None and not batch.strip():
+        raise InputError("--batch must not be empty")
     rules = load_guideline(project.root, guideline)
     if overlap is not None:
         rules = dataclasses.replace(rules, overlap=_positive(overlap, "overlap"))

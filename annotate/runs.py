@@ -36,6 +36,7 @@ from annotate.records import read_table, write_table
 
 MANIFEST = "manifest.json"
 _LOCK = ".lock"
+_RECORDED = ("step", "round", "parents", "settings", "metrics", "files", "finished")
 _VERSIONED = ("handloom", "argilla", "argilla-server", "torch", "transformers", "trl", "peft")
 
 
@@ -94,6 +95,10 @@ class Run:
         """What the run recorded of itself; see `_seal`."""
         try:
             manifest: dict[str, Any] = json.loads((self.path / MANIFEST).read_bytes())
+            if not isinstance(manifest, dict):
+                raise ValueError("not a JSON object")
+            if missing := [key for key in _RECORDED if key not in manifest]:
+                raise ValueError(f'"{missing[0]}" is missing')
         except (OSError, ValueError) as error:
             raise ProjectError(
                 f"the manifest cannot be read ({error})",
@@ -126,6 +131,19 @@ class Run:
     def parents(self) -> list[Run]:
         """The runs it was made from."""
         return [self.project.resolve(parent["id"]) for parent in self.manifest["parents"]]
+
+    def require(self, step: str) -> None:
+        """Refuse a run of another step.
+
+        Raises:
+            ProjectError: it is not of `step`.
+        """
+        if self.step != step:
+            raise ProjectError(
+                f"this is a run of {self.step}, not of {step}",
+                where=self.id,
+                remedy="`handloom runs` lists them",
+            )
 
     def has(self, table: str) -> bool:
         """Whether it holds this table."""
@@ -226,9 +244,13 @@ class Project:
 
     def all_runs(self) -> list[Run]:
         """Finished runs, oldest first."""
-        folders = [path.parent for path in self.runs_dir.glob(f"*/{MANIFEST}")]
-        runs = [Run(self, path) for path in folders if not path.name.startswith(".")]
+        runs = [run for run in self.run_folders() if (run.path / MANIFEST).is_file()]
         return sorted(runs, key=lambda run: (run.manifest["finished"], run.id))
+
+    def run_folders(self) -> list[Run]:
+        """Finished runs by id, whatever has become of their manifests."""
+        folders = sorted(path for path in self.runs_dir.glob("r*-*") if path.is_dir())
+        return [Run(self, path) for path in folders]
 
     def unfinished(self) -> list[str]:
         """Ids of runs that were started and not finished."""
@@ -287,7 +309,7 @@ class Project:
         """Write the run of `plan`: yields its hidden folder, finishes it when the block ends.
 
         The folder of an interrupted attempt is found as it was left. When the block raises, it
-        stays hidden and the project is as before.
+        stays hidden and the project is as before; if nothing was written yet, it goes.
 
         Raises:
             ProjectError: another process is writing the same run.
@@ -299,7 +321,8 @@ class Project:
             folder.mkdir(parents=True, exist_ok=True)
             with _locked(folder, plan.run_id):
                 draft = Draft(self, plan, folder)
-                yield draft
+                with _nothing_left_of_nothing(folder):
+                    yield draft
                 _seal(draft, started)
                 draft._run = Run(self, self.runs_dir / plan.run_id)
 
@@ -316,7 +339,7 @@ def verify(project: Project, runs: Sequence[Run] | None = None) -> list[tuple[st
     Reads every byte of every run once.
     """
     problems = []
-    for run in runs if runs is not None else project.all_runs():
+    for run in runs if runs is not None else project.run_folders():
         try:
             problems += [(run.id, problem) for problem in _problems(run)]
         except ProjectError as error:
@@ -406,6 +429,17 @@ def _locked(folder: Path, run_id: str) -> Iterator[None]:
                 "another process is writing this run", where=run_id, remedy="Wait for it to end"
             ) from None
         yield
+
+
+@contextlib.contextmanager
+def _nothing_left_of_nothing(folder: Path) -> Iterator[None]:
+    """Remove the folder of an attempt that failed before it wrote: there is nothing to resume."""
+    try:
+        yield
+    except BaseException:
+        if not _files(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 @contextlib.contextmanager

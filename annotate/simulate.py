@@ -80,8 +80,10 @@ def simulate(
 
     Raises:
         InputError: the settings are wrong, or ask more votes than there are people.
+        ProjectError: not a push run.
         ServerError: Argilla cannot be reached or refuses an answer.
     """
+    push_run.require("push")
     settings = load_settings(settings_file)
     names = _names(settings, people)
     recorded = push_run.manifest["settings"]

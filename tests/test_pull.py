@@ -92,15 +92,17 @@ def test_drafts_and_discards_are_marked(project: Project) -> None:
     submit(project, pushed, "anna", {ids[0]: label("a_better")})
     submit(project, pushed, "anna", {ids[1]: label("b_better")}, "draft")
     submit(project, pushed, "anna", {ids[2]: {}}, "discarded")
+    submit(project, pushed, "ben", {ids[3]: label("b_better")}, "draft")  # who submitted nothing
     pulled = pull(project, pushed)
     found = {row["item_id"]: (row["status"], row["question"]) for row in rows(pulled)}
     assert found == {
         ids[0]: ("submitted", "preference"),
         ids[1]: ("draft", "preference"),
         ids[2]: ("discarded", None),
+        ids[3]: ("draft", "preference"),
     }
     noted = pulled.metrics
-    assert (noted["submitted"], noted["drafts"], noted["discarded"]) == (1, 1, 1)
+    assert (noted["submitted"], noted["drafts"], noted["discarded"]) == (1, 2, 1)
     assert (noted["items"], noted["answered"], noted["annotators"]) == (4, 1, 1)
 
 

@@ -11,6 +11,7 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -42,6 +43,29 @@ def on_server(project: Project) -> dict[str, list[str]]:
             ]
             for batch in server.batches()
         }
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"batch": " "}, "--batch must not be empty"),
+        ({"overlap": 0}, "--overlap must be 1"),
+        ({"guideline": "ranking"}, "nothing to show under ranking@v1"),
+        ({"select": ["p-none"]}, "1 selected ids are neither"),
+    ],
+)
+def test_a_push_that_is_refused_leaves_nothing(
+    project: Project, options: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(InputError, match=said):
+        push(project, make_generated(project, 2), **options)
+    assert project.unfinished() == []
+
+
+def test_a_run_without_outputs_is_refused(project: Project) -> None:
+    pushed = push(project, make_generated(project, 2))
+    with pytest.raises(InputError, match="no outputs to show"):
+        push(project, pushed)
 
 
 def make_failures(project: Project, parent: Run) -> Run:

@@ -86,6 +86,34 @@ def test_an_error_leaves_the_project_as_it_was_and_the_draft_to_resume(project: 
     assert project.unfinished() == []
 
 
+def test_an_attempt_that_wrote_nothing_leaves_nothing(project: Project) -> None:
+    with pytest.raises(ProjectError), project.draft(RunPlan("push", round=1)):
+        raise ProjectError("nothing to show")
+    assert list(project.runs_dir.iterdir()) == []
+
+
+@pytest.mark.parametrize("damage", [b"{", b"3", b"{}", b"\xff", None])
+def test_a_damaged_manifest_is_one_error_and_verify_names_it(
+    project: Project, damage: bytes | None
+) -> None:
+    run, other = make_run(project), make_run(project, settings={"x": 1})
+    (other.path / "prompts.parquet").unlink()
+    if damage is None:
+        (run.path / "manifest.json").unlink()
+    else:
+        (run.path / "manifest.json").write_bytes(damage)
+        with pytest.raises(ProjectError, match="manifest cannot be read"):
+            project.all_runs()
+    assert [named for named, _ in verify(project)] == sorted([run.id, other.id])
+
+
+def test_a_run_of_another_step_is_refused(project: Project) -> None:
+    run = make_run(project)
+    run.require("import")
+    with pytest.raises(ProjectError, match="a run of import, not of push"):
+        run.require("push")
+
+
 def test_verify_names_what_was_tampered_with(project: Project) -> None:
     parent = make_run(project)
     child = make_run(project, "push", (parent,))

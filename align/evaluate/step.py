@@ -72,8 +72,10 @@ def evaluate(
 
     Raises:
         InputError: no prompts, no opponent, an unknown scorer.
+        ProjectError: not a train run.
         TrainingError: a model cannot be loaded.
     """
+    train_run.require("train")
     if scorer is not None:
         scorer_named(scorer)
     rules = sampling or Sampling()
