@@ -99,7 +99,8 @@ def build(
     sources = gather(judge_runs)
     sets = make_sets(sources, rules)
     if not sets.preference.num_rows and not sets.sft.num_rows:
-        dropped = ", ".join(f"{rule} {n}" for rule, n in sets.counts["dropped"].items())
+        lost = sets.counts["dropped"] | {"quarantine": sets.quarantine.num_rows}
+        dropped = ", ".join(f"{rule} {n}" for rule, n in lost.items() if n)
         raise InputError(
             f"no pair is left to train on; dropped by {dropped}",
             where=sources.origin,
@@ -131,7 +132,7 @@ class Sources:
 def gather(judge_runs: Sequence[Run]) -> Sources:
     """Read the judgements and, from the runs behind them, outputs, prompts and corrections."""
     judgements = pa.concat_tables([run.read("judgements") for run in judge_runs])
-    pulls = list({pull.id: pull for pull in (run.ancestor("pull") for run in judge_runs)}.values())
+    pulls = _pulls(judge_runs)
     items = pa.concat_tables([run.read("items") for run in pulls])
     wanted = pa.chunked_array([*judgements["prompt_id"].chunks, *items["prompt_id"].chunks])
     taken = [sides_taken(run) for run in judge_runs]
@@ -143,6 +144,12 @@ def gather(judge_runs: Sequence[Run]) -> Sources:
         corrections=corrections(pa.concat_tables([run.read("responses") for run in pulls]), items),
         taken=functools.reduce(operator.or_, taken),
     )
+
+
+def _pulls(judge_runs: Sequence[Run]) -> list[Run]:
+    """The pull runs that these judged, one a batch, each once."""
+    parents = [parent for run in judge_runs for parent in run.parents if parent.step == "pull"]
+    return list({pull.id: pull for pull in parents}.values())
 
 
 def _lineage_table(

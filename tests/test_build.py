@@ -16,6 +16,7 @@ from loop_runs import generated, judged, new_project, prompt_row
 from align.build import DEFAULT_RECIPE, build, gather, lines, make_sets, read_recipe
 from align.cli import main
 from annotate.errors import InputError, ProjectError
+from annotate.judge import judge
 from annotate.records import table_from_rows
 from annotate.runs import Project, Run, verify
 
@@ -121,6 +122,17 @@ def test_several_judge_runs_become_one_set(project: Project) -> None:
     run = build(project, parts)
     assert run.metrics["kept"] == 2
     assert {parent.id for parent in run.parents} == {part.id for part in parts}
+
+
+def test_every_batch_that_was_judged_together_is_built_from(project: Project) -> None:
+    parts = [
+        judged(project, generated(project, {text: PROMPTS[text]}), {text: [3, 3]})
+        for text in list(PROMPTS)[:2]
+    ]
+    together = judge(project, *(part.ancestor("pull") for part in parts), method="majority")
+    run = build(project, [together])
+    assert (run.metrics["pairs"], run.metrics["kept"]) == (2, 2)
+    assert run.metrics["quarantined"] == 0
 
 
 def test_building_twice_finds_the_first_and_again_makes_another(
