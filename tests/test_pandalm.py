@@ -116,7 +116,7 @@ def test_agreement_is_what_was_published(replayed: tuple[Project, dict[str, Resu
     assert alpha["value"] == pytest.approx(0.864, abs=0.001)
     assert alpha["low"] == pytest.approx(0.843, abs=0.003)
     assert alpha["high"] == pytest.approx(0.887, abs=0.003)
-    kappas = [pair["kappa"]["value"] for pair in found["pairs"]]
+    kappas = [pair["kappa"]["value"] for pair in found["kappas"]]
     assert sorted(kappas) == pytest.approx(sorted([0.852, 0.879, 0.862]), abs=0.001)
 
 

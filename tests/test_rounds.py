@@ -70,7 +70,8 @@ def test_win_rates_are_those_of_the_newest_evaluation(project: Project) -> None:
 
 def test_what_was_interrupted_is_listed(project: Project) -> None:
     plan = RunPlan("generate", 2, (), {}, 0)
-    with pytest.raises(KeyboardInterrupt), project.draft(plan):
+    with pytest.raises(KeyboardInterrupt), project.draft(plan) as draft:
+        draft.write_text("shard", "half")
         raise KeyboardInterrupt
     (state,) = rounds(project)
     assert (state.round, state.unfinished) == (2, [plan.run_id])
