@@ -14,6 +14,7 @@ import json
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -22,9 +23,9 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from align.card import CardFacts, card
-from align.filters import Filter, apply, evidence, in_force
+from align.filters import RULES, Filter, apply, evidence, in_force
 from align.preference_set import preference_set
-from align.recipe import find_recipe
+from align.recipe import find_recipe, line_of, nearest
 from align.sft_set import Corrections, clear_winners, corrections, sft_set
 from align.split import Sides, require_disjoint, sides, sides_taken
 from annotate.errors import InputError, ProjectError
@@ -57,15 +58,39 @@ def read_recipe(project: Project, name: str | None = None) -> BuildRecipe:
     """
     path = find_recipe(name or DEFAULT_RECIPE, (project.root / "recipes",))
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        return BuildRecipe.model_validate(content)
+        text = path.read_text(encoding="utf-8")
+        content = yaml.safe_load(text)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"not YAML ({' '.join(str(error).split())})", where=str(path)) from None
+    if not isinstance(content, dict):
+        raise InputError("a recipe is a mapping", where=str(path), remedy="See align/recipes")
+    try:
+        return BuildRecipe.model_validate(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-        raise InputError(f"{key or 'recipe'}: {first['msg']}{more}", where=str(path)) from None
+        raise _complaint(error, path, text) from None
+
+
+def _complaint(error: ValidationError, path: Path, text: str) -> InputError:
+    """The first of pydantic's complaints, an unknown key before all others, as one of ours."""
+    complaints = error.errors(include_url=False)
+    first = min(complaints, key=lambda complaint: complaint["type"] != "extra_forbidden")
+    kind, loc = first["type"], first["loc"]
+    # After a filter's number pydantic puts the rule's name, which is no key of the file.
+    keys = (*loc[:2], *loc[3:]) if loc[0] == "filters" else loc
+    name = ".".join(str(key) for key in keys)
+    what, remedy = f"{name}: {first['msg']}", ""
+    if kind == "union_tag_invalid":
+        keys = (*keys, "rule")
+        rule = str(first["ctx"]["tag"])
+        what, remedy = f"unknown rule {rule!r}", nearest(rule, list(RULES), "Rules")
+    elif kind == "union_tag_not_found":
+        what, remedy = f'{name} needs a "rule"', f"Rules: {', '.join(RULES)}"
+    elif kind == "extra_forbidden":
+        beside = RULES[str(loc[2])] if len(loc) > 2 else BuildRecipe
+        what = f"unknown key {name!r}"
+        remedy = nearest(str(keys[-1]), sorted(beside.model_fields), "Keys")
+    line = line_of(yaml.compose(text, Loader=yaml.SafeLoader), keys)
+    return InputError(what, where=f"{path}:{line}", remedy=remedy)
 
 
 def build(

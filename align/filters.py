@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -220,6 +220,11 @@ Filter = Annotated[
     MinVotes | Agreement | Posterior | Margin | Ties | BothBad | Flags | Identical,
     Field(discriminator="rule"),
 ]
+
+RULES: dict[str, type[Rule]] = {
+    rule.model_fields["rule"].default: rule for rule in get_args(get_args(Filter)[0])
+}
+"""By the name that a recipe calls them."""
 
 ALWAYS: tuple[Rule, ...] = (Ties(), Identical())
 """Hold whether or not a recipe names them: chosen must never equal rejected."""

@@ -102,11 +102,13 @@ def load_model(ref: ModelRef, *, trust_remote_code: bool = False) -> Loaded:
         TrainingError: it does not exist, cannot be reached, is damaged, or has no chat template.
     """
     import torch
+    from huggingface_hub import logging as hub_logging
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    hub_logging.set_verbosity_error()  # it tells of every attempt to reach the hub
     on_gpu = torch.cuda.is_available()
     try:
         tokenizer = AutoTokenizer.from_pretrained(ref.source, trust_remote_code=trust_remote_code)
@@ -119,7 +121,7 @@ def load_model(ref: ModelRef, *, trust_remote_code: bool = False) -> Loaded:
         raise TrainingError("it does not fit into the GPU's memory", where=ref.name) from None
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         # The libraries' messages run over many lines; the first says what happened.
-        first = str(error).strip().split("\n")[0]
+        first = str(error).strip().split("\n")[0].rstrip(".")
         raise TrainingError(
             f"the model cannot be loaded: {first}",
             where=ref.name,

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import typing
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -24,6 +25,8 @@ from annotate.errors import InputError
 SHIPPED = Path(__file__).parent / "recipes"
 # Set by Handloom itself: where a run lies, what it reports to, the recipe's own seed.
 _OURS = frozenset({"output_dir", "report_to", "seed", "data_seed", "disable_tqdm", "run_name"})
+
+_NUMBERS = {int, float, bool, type(None), int | None, float | None, bool | None}
 
 
 class _Part(BaseModel):
@@ -127,12 +130,12 @@ def find_recipe(name: str | Path, folders: Sequence[Path] = ()) -> Path:
     given = Path(name)
     places = [given, *(folder / given.name for folder in (*folders, SHIPPED))]
     for place in places:
-        for path in (place, place.with_name(f"{place.name}.yaml")):
+        for path in (place, Path(f"{place}.yaml")):
             if path.is_file():
                 return path
     shipped = sorted(path.stem for path in SHIPPED.glob("*.yaml"))
     raise InputError(
-        "no such recipe", where=str(name), remedy=_nearest(given.stem, shipped, "Shipped")
+        "no such recipe", where=str(name), remedy=nearest(given.stem, shipped, "Shipped")
     )
 
 
@@ -155,11 +158,11 @@ def load_recipe(path: Path) -> PretrainRecipe | SftRecipe | DpoRecipe:
     if not isinstance(content, dict):
         raise InputError("a recipe is a mapping", where=str(path), remedy="See align/recipes")
     method = content.get("method")
-    if method not in _FORMS:
+    if not isinstance(method, str) or method not in _FORMS:
         raise InputError(
             f"unknown method {method!r}",
-            where=f"{path}:{_line(tree, ('method',))}",
-            remedy=_nearest(str(method), sorted(_FORMS), "Methods"),
+            where=f"{path}:{line_of(tree, ('method',))}",
+            remedy=nearest(str(method), sorted(_FORMS), "Methods"),
         )
     try:
         return _RECIPE.validate_python(content)
@@ -168,23 +171,38 @@ def load_recipe(path: Path) -> PretrainRecipe | SftRecipe | DpoRecipe:
 
 
 def check_trainer_arguments(recipe: _Training, config: type, path: Path) -> None:
-    """Refuse `trainer` keys that the configuration class does not have, or that Handloom sets.
+    """Refuse `trainer` keys that the configuration class does not have, or that Handloom sets,
+    and what is no number where only a number will do.
 
     Raises:
-        InputError: naming the key and the nearest one that exists.
+        InputError: naming the key's line, and the nearest one that exists.
     """
     known = {field.name for field in dataclasses.fields(config)} - _OURS
-    for key in recipe.trainer:
+    types = typing.get_type_hints(config)
+    for key, value in recipe.trainer.items():
+        where = f"{path}:{_line_in(path, ('trainer', key))}"
         if key in _OURS:
             raise InputError(
-                f"trainer.{key} is set by Handloom", where=str(path), remedy="Leave it out"
+                f"trainer.{key} is set by Handloom", where=where, remedy="Leave it out"
             )
         if key not in known:
             raise InputError(
                 f"{config.__name__} has no argument {key!r}",
-                where=f"{path}, trainer",
-                remedy=_nearest(key, sorted(known), ""),
+                where=where,
+                remedy=nearest(key, sorted(known), ""),
             )
+        allowed = {types[key], *typing.get_args(types[key])}
+        if allowed <= _NUMBERS and not isinstance(value, int | float | None):
+            raise InputError(
+                f"trainer.{key} must be a number, not {value!r}",
+                where=where,
+                remedy="YAML reads 5e-7 as text; write 5.0e-7",
+            )
+
+
+def _line_in(path: Path, keys: tuple[int | str, ...]) -> int:
+    """The line of a recipe already read where `keys` lead."""
+    return line_of(yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader), keys)
 
 
 def _first_complaint(error: ValidationError, path: Path, tree: yaml.Node | None) -> InputError:
@@ -193,13 +211,13 @@ def _first_complaint(error: ValidationError, path: Path, tree: yaml.Node | None)
     first = min(complaints, key=lambda complaint: complaint["type"] != "extra_forbidden")
     # A discriminated union puts the chosen method's name before the keys.
     keys = tuple(first["loc"][1:])
-    where = f"{path}:{_line(tree, keys)}"
+    where = f"{path}:{line_of(tree, keys)}"
     name = ".".join(str(key) for key in keys)
     if first["type"] == "extra_forbidden":
         return InputError(
             f"unknown key {name!r}",
             where=where,
-            remedy=_nearest(str(keys[-1]), _fields_beside(str(first["loc"][0]), keys), "Keys"),
+            remedy=nearest(str(keys[-1]), _fields_beside(str(first["loc"][0]), keys), "Keys"),
         )
     return InputError(f"{name}: {first['msg'].removeprefix('Value error, ')}", where=where)
 
@@ -214,14 +232,15 @@ def _fields_beside(method: str, keys: tuple[int | str, ...]) -> list[str]:
     return sorted(form.model_fields)
 
 
-def _nearest(word: str, known: Sequence[str], otherwise: str) -> str:
+def nearest(word: str, known: Sequence[str], otherwise: str) -> str:
+    """A remedy: the known word most like `word`; else all of them after the word `otherwise`."""
     near = difflib.get_close_matches(word, known, n=1)
     if near:
         return f"Did you mean {near[0]}?"
     return f"{otherwise}: {', '.join(known)}" if otherwise else ""
 
 
-def _line(node: yaml.Node | None, keys: tuple[int | str, ...]) -> int:
+def line_of(node: yaml.Node | None, keys: tuple[int | str, ...]) -> int:
     """The line where `keys` lead, or where they stop leading."""
     line = 1
     for key in keys:

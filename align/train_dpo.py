@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from align.model import Loaded, add_special_tokens, lora_config
 from align.recipe import DpoRecipe
-from align.training import fit, trainer_arguments
+from align.training import fit, settings_reported, trainer_arguments
 from annotate.errors import InputError
 from annotate.runs import Draft
 
@@ -28,6 +28,7 @@ def train_dpo(recipe: DpoRecipe, loaded: Loaded, rows: pa.Table, draft: Draft) -
 
     Raises:
         InputError: a pair's chosen and rejected completions are equal.
+        TrainingError: TRL or PEFT refuses the recipe's settings.
     """
     from datasets import Dataset
     from trl import DPOConfig, DPOTrainer
@@ -37,14 +38,15 @@ def train_dpo(recipe: DpoRecipe, loaded: Loaded, rows: pa.Table, draft: Draft) -
     sets = {split: _dataset(Dataset, rows, split) for split in ("train", "eval")}
     arguments = trainer_arguments(recipe, draft, evaluates=len(sets["eval"]) > 0)
     arguments.setdefault("precompute_ref_log_probs", recipe.lora is None)
-    trainer = DPOTrainer(
-        model=loaded.model,
-        args=DPOConfig(max_length=recipe.max_length, dataset_num_proc=None, **arguments),
-        train_dataset=sets["train"],
-        eval_dataset=sets["eval"] if len(sets["eval"]) else None,
-        processing_class=loaded.tokenizer,
-        peft_config=lora_config(recipe.lora, new),
-    )
+    with settings_reported(draft.plan.run_id):
+        trainer = DPOTrainer(
+            model=loaded.model,
+            args=DPOConfig(max_length=recipe.max_length, dataset_num_proc=None, **arguments),
+            train_dataset=sets["train"],
+            eval_dataset=sets["eval"] if len(sets["eval"]) else None,
+            processing_class=loaded.tokenizer,
+            peft_config=lora_config(recipe.lora, new),
+        )
     draft.note(pairs=len(sets["train"]), eval_pairs=len(sets["eval"]))
     fit(trainer, loaded.tokenizer, draft)
 

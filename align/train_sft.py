@@ -14,28 +14,33 @@ import pyarrow.compute as pc
 
 from align.model import Loaded, add_special_tokens, lora_config
 from align.recipe import Demonstrations, SftRecipe
-from align.training import fit, trainer_arguments
+from align.training import fit, settings_reported, trainer_arguments
 from annotate import support_desk
 from annotate.records import content_id, table_from_rows
 from annotate.runs import Draft
 
 
 def train_sft(recipe: SftRecipe, loaded: Loaded, rows: pa.Table, draft: Draft) -> None:
-    """Fine-tune on the `sft` table `rows`; those of split "eval" measure the loss."""
+    """Fine-tune on the `sft` table `rows`; those of split "eval" measure the loss.
+
+    Raises:
+        TrainingError: TRL or PEFT refuses the recipe's settings.
+    """
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
 
     new = add_special_tokens(loaded.model, loaded.tokenizer, recipe.new_special_tokens)
     sets = {split: _dataset(Dataset, rows, split) for split in ("train", "eval")}
     arguments = trainer_arguments(recipe, draft, evaluates=len(sets["eval"]) > 0)
-    trainer = SFTTrainer(
-        model=loaded.model,
-        args=SFTConfig(max_length=recipe.max_length, dataset_num_proc=None, **arguments),
-        train_dataset=sets["train"],
-        eval_dataset=sets["eval"] if len(sets["eval"]) else None,
-        processing_class=loaded.tokenizer,
-        peft_config=lora_config(recipe.lora, new),
-    )
+    with settings_reported(draft.plan.run_id):
+        trainer = SFTTrainer(
+            model=loaded.model,
+            args=SFTConfig(max_length=recipe.max_length, dataset_num_proc=None, **arguments),
+            train_dataset=sets["train"],
+            eval_dataset=sets["eval"] if len(sets["eval"]) else None,
+            processing_class=loaded.tokenizer,
+            peft_config=lora_config(recipe.lora, new),
+        )
     draft.note(rows=len(sets["train"]), eval_rows=len(sets["eval"]))
     fit(trainer, loaded.tokenizer, draft)
 

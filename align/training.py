@@ -90,6 +90,18 @@ def fit(trainer: Trainer, tokenizer: Any, draft: Draft) -> None:
     draft.note(steps=trainer.state.global_step, epochs=trainer.state.epoch, **_final(history))
 
 
+@contextlib.contextmanager
+def settings_reported(where: str) -> Iterator[None]:
+    """Turn a library's refusal of settings, while a trainer is made, into one of our errors."""
+    try:
+        yield
+    except (TypeError, ValueError, NotImplementedError) as error:
+        first = str(error).strip().split("\n")[0].removesuffix(".")
+        raise TrainingError(
+            f"the trainer refuses these settings: {first}", where=where, remedy="Mend the recipe"
+        ) from error
+
+
 # What the libraries say when there is no room left; none has an exception of its own for it.
 _NO_MEMORY = ("out of memory", "can't allocate memory")
 _NO_SPACE = ("No space left", "inline_container", "PytorchStreamWriter")

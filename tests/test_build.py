@@ -160,11 +160,21 @@ def test_only_a_judge_run_can_be_built_from(project: Project) -> None:
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("filters: [{rule: agrement}]", "'min_votes', 'agreement'"),
-        ("filters: []\nheldout: 0.1", "heldout: Extra inputs are not permitted"),
-        ("filters: []\nheld_out: 1.5", "held_out: Input should be less than 1"),
+        ("filters: [{rule: agrement}]", ":1: unknown rule 'agrement'. Did you mean agreement?"),
+        ("filters:\n- at_least: 2", ':2: filters.0 needs a "rule". Rules: min_votes, agreement'),
+        (
+            "filters:\n- rule: min_votes\n  at_last: 2",
+            ":3: unknown key 'filters.0.at_last'. Did you mean at_least?",
+        ),
+        (
+            "filters:\n- rule: min_votes\n  at_least: two",
+            ":3: filters.0.at_least: Input should be a valid integer",
+        ),
+        ("filters: []\nheldout: 0.1", ":2: unknown key 'heldout'. Did you mean held_out?"),
+        ("filters: []\nheld_out: 1.5", ":2: held_out: Input should be less than 1"),
+        ("held_out: 0.5", "filters: Field required"),
         ("filters: [", "not YAML"),
-        ("", "Input should be a valid dictionary"),
+        ("", "a recipe is a mapping"),
     ],
 )
 def test_a_broken_recipe_names_the_key(project: Project, text: str, complaint: str) -> None:

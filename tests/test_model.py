@@ -93,6 +93,7 @@ def test_an_unknown_hub_model_is_one_line(
         load_model(resolve_model(project, "no-such-team/no-such-model"))
     assert "no-such-team/no-such-model" in str(caught.value)
     assert "Name `base`" in str(caught.value)
+    assert ".." not in str(caught.value)
     assert "\n" not in str(caught.value)
 
 

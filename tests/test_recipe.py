@@ -98,6 +98,7 @@ def test_every_field_is_read(tmp_path: Path) -> None:
         ("method: pretrain\n", 1, "demonstrations: Field required", ""),
         ("method: dpo\ntrainer: {beta: 0.1\nseed: 1\n", 3, "not YAML", ""),
         ("method: dpo\nmodel: a: b\n", 2, "not YAML", ""),
+        ("seed: 1\nmethod: [dpo]\n", 2, "unknown method ['dpo']", "mean dpo?"),
         ("- method\n", None, "a recipe is a mapping", ""),
         ("", None, "a recipe is a mapping", ""),
     ],
@@ -128,20 +129,35 @@ def test_a_yaml_tag_runs_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "what", "remedy"),
+    ("line", "what", "remedy"),
     [
-        ("learning_rat", "DPOConfig has no argument 'learning_rat'", "Did you mean learning_rate?"),
-        ("output_dir", "trainer.output_dir is set by Handloom", "Leave it out"),
+        (
+            "learning_rat: 1",
+            "DPOConfig has no argument 'learning_rat'",
+            "Did you mean learning_rate?",
+        ),
+        ("output_dir: x", "trainer.output_dir is set by Handloom", "Leave it out"),
+        ("learning_rate: 5e-7", "learning_rate must be a number, not '5e-7'", "write 5.0e-7"),
+        ("max_steps: [1]", "trainer.max_steps must be a number, not [1]", ""),
     ],
 )
-def test_a_wrong_argument_of_the_trainer_is_refused(key: str, what: str, remedy: str) -> None:
+def test_a_wrong_argument_of_the_trainer_is_refused(
+    tmp_path: Path, line: str, what: str, remedy: str
+) -> None:
     import trl
 
-    recipe = DpoRecipe(method="dpo", trainer={key: 1})
+    path = written(tmp_path, f"method: dpo\ntrainer:\n  beta: 0.1\n  {line}\n")
     with pytest.raises(InputError) as caught:
-        check_trainer_arguments(recipe, trl.DPOConfig, Path("mine.yaml"))
-    assert caught.value.what == what
+        check_trainer_arguments(load_recipe(path), trl.DPOConfig, path)
+    assert what in caught.value.what
     assert remedy in caught.value.remedy
+    assert caught.value.where == f"{path}:4"
+
+
+@pytest.mark.parametrize("name", [".", "..", "/", ""])
+def test_a_folder_is_no_recipe(name: str) -> None:
+    with pytest.raises(InputError, match="no such recipe"):
+        find_recipe(name)
 
 
 def test_a_recipe_is_found_by_path_or_by_name_and_the_project_comes_first(tmp_path: Path) -> None:

@@ -162,6 +162,25 @@ def test_an_unknown_model_is_one_clear_line(
     assert project.all_runs() == []
 
 
+@pytest.mark.parametrize(
+    ("right", "wrong", "reason"),
+    [
+        ("trainer:", "lora: {{target_modules: [nope_proj]}}\ntrainer:", "nope_proj"),
+        ("num_train_epochs: 4", "lr_scheduler_type: upward", "upward"),
+    ],
+)
+def test_settings_that_the_trainer_refuses_are_one_line(
+    project: Project, tiny: Path, right: str, wrong: str, reason: str
+) -> None:
+    built(project)
+    path = recipe(project, DPO.replace(right, wrong), tiny)
+    with pytest.raises(TrainingError, match="the trainer refuses these settings") as caught:
+        train(project, path)
+    assert reason in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert project.unfinished() == []
+
+
 def test_equal_completions_are_refused_with_the_row(project: Project, tiny: Path) -> None:
     built(project, equal=True)
     with pytest.raises(InputError, match="t-0: chosen equals rejected"):
