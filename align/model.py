@@ -108,7 +108,8 @@ def load_model(ref: ModelRef, *, trust_remote_code: bool = False) -> Loaded:
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    hub_logging.set_verbosity_error()  # it tells of every attempt to reach the hub
+    # It tells of every attempt to reach the hub.
+    hub_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     on_gpu = torch.cuda.is_available()
     try:
         tokenizer = AutoTokenizer.from_pretrained(ref.source, trust_remote_code=trust_remote_code)
