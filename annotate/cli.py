@@ -85,7 +85,8 @@ def chosen_pulls(project: Project, run_ids: tuple[str, ...]) -> list[Run]:
     """The pull runs named on the command line, else the newest of each batch of the round."""
     from annotate.judge import newest_pulls
 
-    return [project.resolve(run_id) for run_id in run_ids] or newest_pulls(project)
+    named = {run.id: run for run in map(project.resolve, run_ids)}
+    return list(named.values()) or newest_pulls(project)
 
 
 @annotate_commands.command("agreement")

@@ -81,7 +81,8 @@ def judge(
         draft.note(
             pairs=judged.judgements.num_rows,
             votes=votes.num_rows,
-            items_without_vote=items.num_rows - len(pc.unique(votes["item_id"])),
+            # The same items stand in two pulls of one push.
+            items_without_vote=len(pc.unique(items["item_id"])) - len(pc.unique(votes["item_id"])),
             converged=judged.consensus.converged,
             annotators=judged.annotators(),
             agreement={question: report.summary() for question, report in reports.items()},

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from annotate.errors import InputError, ProjectError
@@ -245,14 +246,17 @@ def write_table(path: Path, name: str, table: pa.Table) -> None:
     pq.write_table(conform(name, table), path, compression="zstd")
 
 
-def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
-    """Read one of our Parquet tables.
+def read_table(
+    path: Path, columns: Sequence[str] | None = None, rows: pc.Expression | None = None
+) -> pa.Table:
+    """Read one of our Parquet tables, or some columns of it, or the `rows` where this holds.
 
     Raises:
         ProjectError: the file is missing or is not Parquet.
     """
     try:
-        return pq.read_table(path, columns=list(columns) if columns is not None else None)
+        wanted = list(columns) if columns is not None else None
+        return pq.read_table(path, columns=wanted, filters=rows)
     except FileNotFoundError:
         raise ProjectError("table not found", where=str(path)) from None
     except (pa.ArrowInvalid, OSError) as error:  # Arrow raises OSError for damaged bytes

@@ -12,10 +12,10 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from annotate.errors import ProjectError
 from annotate.ledger import Ledger
+from annotate.records import read_table
 from annotate.runs import Project, Run
 
 Row = dict[str, Any]
@@ -108,7 +108,7 @@ def _rows(run: Run, table: str, column: str, values: Collection[str]) -> Iterato
     """The rows of a run's table whose `column` is one of `values`."""
     if run.has(table) and values:
         path = run.path / f"{table}.parquet"
-        found = pq.read_table(path, filters=pc.field(column).isin(list(values)))
+        found = read_table(path, rows=pc.field(column).isin(list(values)))
         for row in found.to_pylist():
             yield {**row, "run": run.id}
 

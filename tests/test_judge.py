@@ -96,6 +96,18 @@ def test_the_same_command_finds_the_finished_run(project: Project) -> None:
     assert judge(project, pull, method="majority").id not in (run.id, other.id)
 
 
+def test_two_pulls_of_one_push_count_once(project: Project) -> None:
+    first = pulled(project)
+    with project.draft(RunPlan("pull", 1, tuple(first.parents), {"later": True})) as draft:
+        for table in ("responses", "items"):
+            if first.has(table):
+                draft.write(table, first.read(table))
+    once, twice = judge(project, first), judge(project, first, draft.run)
+    assert twice.read("judgements") == once.read("judgements")
+    assert twice.metrics["items_without_vote"] == once.metrics["items_without_vote"]
+    assert agreement_of_run(first, draft.run).questions == agreement_of_run(first).questions
+
+
 def test_majority_weighs_everyone_alike(project: Project) -> None:
     table = judge(project, pulled(project), method="majority").read("judgements")
     row = next(r for r in table.to_pylist() if r["output_a"] == "o-1")

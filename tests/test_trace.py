@@ -188,6 +188,15 @@ def test_any_id_can_be_traced(
         assert wanted in trace_text(found)
 
 
+def test_a_damaged_table_is_one_error(project: Project) -> None:
+    path = project.latest("judge").path / "judgements.parquet"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-9])
+    with pytest.raises(ProjectError, match="not a readable Parquet table"):
+        trace(project, "no-such-id")
+    path.write_bytes(whole)
+
+
 def test_an_unknown_id_is_said(project: Project) -> None:
     with pytest.raises(ProjectError, match="no run knows this id"):
         trace(project, "d-99")
