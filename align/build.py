@@ -13,7 +13,7 @@ import functools
 import json
 import operator
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from align.filters import RULES, Filter, apply, evidence, in_force
 from align.preference_set import preference_set
 from align.recipe import find_recipe, line_of, nearest
 from align.sft_set import Corrections, clear_winners, corrections, sft_set
-from align.split import Sides, require_disjoint, sides, sides_taken
+from align.split import Sides, fingerprints, require_disjoint, sides, sides_taken
 from annotate.errors import InputError, ProjectError
 from annotate.records import conform
 from annotate.runs import Project, Run, RunPlan
@@ -152,6 +152,8 @@ class Sources:
     prompts: pa.Table
     corrections: Corrections
     taken: Sides
+    ambiguous: pa.Array = field(default_factory=lambda: pa.array([], pa.string()))
+    """Ids that stand for different prompts, as where two imported files both count from 1."""
 
 
 def gather(judge_runs: Sequence[Run]) -> Sources:
@@ -161,13 +163,15 @@ def gather(judge_runs: Sequence[Run]) -> Sources:
     items = pa.concat_tables([run.read("items") for run in pulls])
     wanted = pa.chunked_array([*judgements["prompt_id"].chunks, *items["prompt_id"].chunks])
     taken = [sides_taken(run) for run in judge_runs]
+    every = _lineage_rows(pulls, "prompts", wanted)
     return Sources(
         origin=", ".join(run.id for run in judge_runs),
         judgements=judgements,
-        outputs=_lineage_table(pulls, "outputs", "output_id", wanted),
-        prompts=_lineage_table(pulls, "prompts", "prompt_id", wanted),
+        outputs=_first_of_each(_lineage_rows(pulls, "outputs", wanted), "output_id"),
+        prompts=_first_of_each(every, "prompt_id"),
         corrections=corrections(pa.concat_tables([run.read("responses") for run in pulls]), items),
         taken=functools.reduce(operator.or_, taken),
+        ambiguous=_ambiguous(every),
     )
 
 
@@ -177,10 +181,8 @@ def _pulls(judge_runs: Sequence[Run]) -> list[Run]:
     return list({pull.id: pull for pull in parents}.values())
 
 
-def _lineage_table(
-    runs: Sequence[Run], name: str, key: str, prompt_ids: pa.ChunkedArray
-) -> pa.Table:
-    """The rows of these prompts in every ancestor's table, each key once, the nearest first."""
+def _lineage_rows(runs: Sequence[Run], name: str, prompt_ids: pa.ChunkedArray) -> pa.Table:
+    """The rows of these prompts in every ancestor's table, the nearest first."""
     every = {holder.id: holder for run in runs for holder in run.ancestors()}
     holders = [holder for holder in every.values() if holder.has(name)]
     if not holders:
@@ -190,7 +192,18 @@ def _lineage_table(
     for holder in holders:
         table = holder.read(name)
         found.append(table.filter(pc.is_in(table["prompt_id"], value_set=distinct)))
-    rows = pa.concat_tables(found)
+    return pa.concat_tables(found)
+
+
+def _ambiguous(prompts: pa.Table) -> pa.Array:
+    """The ids under which rows of `prompts` say different things."""
+    said = pa.table({"id": prompts["prompt_id"], "text": fingerprints(prompts["messages"])})
+    counts = said.group_by(["id", "text"]).aggregate([])["id"].value_counts()
+    several = pc.greater(pc.struct_field(counts, "counts"), 1)
+    return pc.struct_field(counts, "values").filter(several)
+
+
+def _first_of_each(rows: pa.Table, key: str) -> pa.Table:
     first = pc.index_in(pc.unique(rows[key]), value_set=rows[key])
     return rows.take(first)
 
@@ -217,7 +230,9 @@ def make_sets(sources: Sources, rules: BuildRecipe) -> Sets:
     prompts = sources.prompts.set_column(at, "split", side)
     preference = preference_set(kept, prompts)
     winners = clear_winners(kept, rules.winner_margin)
-    sft = sft_set(sources.corrections.rows, winners, prompts)
+    corrected = sources.corrections.rows
+    known = pc.invert(_in(corrected["prompt_id"], sources.ambiguous))
+    sft = sft_set(corrected.filter(known), winners, prompts)
     for table in (preference, sft):
         trained = table.filter(pc.equal(table["split"], "train"))
         require_disjoint(trained["prompt"], sources.taken, sources.origin)
@@ -260,6 +275,9 @@ def _problems(judgements: pa.Table, sources: Sources) -> dict[str, Any]:
     return {
         "the pair has no id": pc.is_null(judgements["pair_id"]),
         "the pair stands here twice": pc.not_equal(first, pa.array(range(len(first)), pa.int32())),
+        "its prompt's id stands for different prompts": _in(
+            judgements["prompt_id"], sources.ambiguous
+        ),
         "its prompt is in no run behind it": pc.invert(_in(judgements["prompt_id"], prompts)),
         "output_a is in no run behind it": pc.invert(_in(judgements["output_a"], outputs)),
         "output_b is in no run behind it": pc.invert(_in(judgements["output_b"], outputs)),

@@ -1,5 +1,6 @@
 """`build`: nothing is lost or doubled, the sets are what people agreed on, and kills do no harm."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from killed import killed_at
 from loop_runs import generated, judged, new_project, prompt_row
 
-from align.build import DEFAULT_RECIPE, build, gather, lines, make_sets, read_recipe
+from align.build import DEFAULT_RECIPE, _ambiguous, build, gather, lines, make_sets, read_recipe
 from align.cli import main
 from annotate.errors import InputError, ProjectError
 from annotate.judge import judge
@@ -133,6 +134,22 @@ def test_every_batch_that_was_judged_together_is_built_from(project: Project) ->
     run = build(project, [together])
     assert (run.metrics["pairs"], run.metrics["kept"]) == (2, 2)
     assert run.metrics["quarantined"] == 0
+
+
+def test_an_id_of_two_prompts_is_quarantined_not_mixed_up(project: Project) -> None:
+    text = next(iter(PROMPTS))
+    one = judged(project, generated(project, {text: PROMPTS[text]}), {text: [3, 3]})
+    other = judged(project, generated(project, {"else": ["x", "y"]}), {"else": [3, 3]})
+    sources = gather([one, other])
+    assert sources.ambiguous.to_pylist() == []
+    ids = pa.array(["1", "1"])
+    assert _ambiguous(sources.prompts.set_column(0, "prompt_id", ids)).to_pylist() == ["1"]
+    id_ = other.read("judgements")["prompt_id"].combine_chunks()
+    sets = make_sets(dataclasses.replace(sources, ambiguous=id_), read_recipe(project))
+    (row,) = sets.quarantine.to_pylist()
+    assert row["reason"] == "its prompt's id stands for different prompts"
+    assert sets.preference.num_rows == 1
+    assert id_[0].as_py() not in sets.preference["prompt_id"].to_pylist()
 
 
 def test_building_twice_finds_the_first_and_again_makes_another(
