@@ -14,6 +14,7 @@ from functools import cached_property
 from itertools import islice
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 import httpx
 
@@ -45,6 +46,11 @@ def connect(project: Project) -> Server:
         raise ServerError(
             f"{URL_VARIABLE} is set and {KEY_VARIABLE} is not",
             remedy=f"Set {KEY_VARIABLE} to an owner's key",
+        )
+    if url and "@" in urlsplit(url).netloc:
+        # The address is printed in errors and recorded in manifests.
+        raise ServerError(
+            f"{URL_VARIABLE} holds a name or password", remedy=f"Use {KEY_VARIABLE} instead"
         )
     if not url or not key:
         from annotate.embedded.home import credentials

@@ -133,6 +133,11 @@ def test_without_a_server_the_remedy_is_handloom_up(
     monkeypatch.delenv("HANDLOOM_ARGILLA_API_KEY", raising=False)
     with pytest.raises(ServerError, match="HANDLOOM_ARGILLA_API_KEY is not"):
         connect(project)
+    monkeypatch.setenv("HANDLOOM_ARGILLA_API_KEY", "k")
+    monkeypatch.setenv("HANDLOOM_ARGILLA_URL", "http://owner:hunter2@127.0.0.1:1")
+    with pytest.raises(ServerError, match="holds a name or password") as refused:
+        connect(project)
+    assert "hunter2" not in str(refused.value)
 
 
 def test_the_projects_own_server_is_found(argilla_server: object) -> None:
