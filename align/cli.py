@@ -167,6 +167,7 @@ def build_sets(run_ids: tuple[str, ...], recipe: str | None, again: bool) -> Non
     """Build the training sets: keep what people agree on, and say why the rest was dropped."""
     project = here()
     from align.build import build, lines
+    from align.rounds import after_build
 
     chosen = [project.resolve(run_id) for run_id in run_ids] or [project.latest("judge")]
     run = build(project, chosen, recipe=recipe, again=again)
@@ -177,7 +178,7 @@ def build_sets(run_ids: tuple[str, ...], recipe: str | None, again: bool) -> Non
     report(
         run,
         f"{pairs:,} preference pairs and {rows:,} SFT rows",
-        f"handloom train RECIPE --data {run.id}",
+        after_build(run),
     )
 
 
@@ -202,6 +203,8 @@ def train_model(
     metrics = run.metrics
     loss = metrics.get("loss", metrics.get("train_loss"))
     line = f"{metrics['method']} model after {metrics['steps']:,} steps, loss {loss:.3f}"
+    if metrics.get("started_from"):
+        line += f", from {metrics['started_from']}"
     then = "handloom generate" if run.round == 0 else f"handloom evaluate {run.id}"
     report(run, line, then)
 
@@ -263,6 +266,7 @@ def evaluate_model(
     from align.evaluate.pools import PromptChoice
     from align.evaluate.report import lines
     from align.evaluate.step import evaluate
+    from align.rounds import after_evaluation
     from align.sampling import Sampling
 
     run = evaluate(
@@ -279,9 +283,10 @@ def evaluate_model(
     )
     for line in lines(run):
         click.echo(line)
-    unjudged = sum(one["unjudged"] for one in run.metrics["comparisons"])
-    done = f"handloom {'push' if unjudged else 'failures'} {run.id}"
-    report(run, f"{run.metrics['model']} on {run.metrics['held_out']:,} held-out prompts", done)
+    line = f"{run.metrics['model']} on {run.metrics['held_out']:,} held-out prompts"
+    if run.metrics["quarantined"]:
+        line += f", {run.metrics['quarantined']:,} set aside (table quarantine says why)"
+    report(run, line, after_evaluation(run))
 
 
 @align_commands.command("failures")

@@ -76,8 +76,8 @@ class Agreement(Rule):
 
     @property
     def threshold(self) -> str:
-        """As in "at least 1 of the votes for the winner"."""
-        return f"at least {self.at_least:g} of the votes for the winner"
+        """As in "at least 100 % of the votes for the winner"."""
+        return f"at least {100 * self.at_least:g} % of the votes for the winner"
 
     def __call__(self, evidence: pa.Table) -> pa.Array:
         """The share of the winning side; of the larger side where neither wins."""

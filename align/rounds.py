@@ -101,17 +101,38 @@ def _next(own: Sequence[Run], before: Sequence[Run], missing: Sequence[str]) -> 
     if waiting:
         return f"handloom push {waiting[-1]}"
     newest = {run.step: run.id for run in own}
+    built = next((run for run in reversed(own) if run.step == "build"), None)
     follows = {
         "pull": f"handloom pull {newest.get('push')}",
         "judge": f"handloom judge {newest.get('pull')}",
         "build": f"handloom build {newest.get('judge')}",
-        "train": f"handloom train RECIPE --data {newest.get('build')}",
+        "train": after_build(built) if built else "",
         "evaluate": f"handloom evaluate {newest.get('train')}",
     }
     for step in STEPS[1:]:
         if step in missing:
             return follows[step]
-    return f"handloom failures {newest['evaluate']}"
+    return after_evaluation(_newest_evaluation(own))
+
+
+def after_build(run: Run) -> str:
+    """Training from the model trained here before, or from one that only the user can name."""
+    if any(ancestor.step == "train" for ancestor in run.ancestors()):
+        return f"handloom train dpo-support-desk --data {run.id}"
+    return f"handloom train dpo-lora --model MODEL --data {run.id}"
+
+
+def after_evaluation(run: Run) -> str:
+    """People's judgement where it is missing, else failures where they were looked for."""
+    if any(comparison["unjudged"] for comparison in run.metrics.get("comparisons", [])):
+        return f"handloom push {run.id}"
+    if run.metrics.get("pool") == 0:
+        return f"handloom generate {run.metrics.get('model', 'MODEL')}"
+    return f"handloom failures {run.id}"
+
+
+def _newest_evaluation(own: Sequence[Run]) -> Run:
+    return next(run for run in reversed(own) if run.step == "evaluate")
 
 
 def _win_rates(evaluate_run: Run | None) -> list[dict[str, Any]]:

@@ -49,6 +49,8 @@ def push_outputs(
 ) -> None:
     """Show the outputs of a run (the newest generate, import or failures) to people in Argilla.
 
+    An evaluate run can be named too: people then judge the models' completions.
+
     Pushing again adds nothing: it puts back what is missing on the server.
     """
     from annotate.push import push
@@ -115,7 +117,8 @@ def pull_responses(run_id: str | None, again: bool) -> None:
             line += f", {noted[word]} {word}"
     if noted["quarantined"]:
         line += f", {noted['quarantined']} unreadable answers quarantined"
-    report(run, line, "handloom judge")
+    then = "handloom judge" if noted["submitted"] else "handloom pull, when people have answered"
+    report(run, line, then)
 
 
 @annotate_commands.command("trace")

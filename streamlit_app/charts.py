@@ -35,7 +35,7 @@ def estimates_by_round(
     )
     points = base.mark_point(filled=True, size=90, opacity=1).encode(y=alt.Y("value:Q"))
     labels = base.mark_text(align="left", dx=9, fontSize=12).encode(
-        y="value:Q", text=alt.Text("value:Q", format=".2f")
+        y="value:Q", text=alt.Text("value:Q", format=".3f")
     )
     layers: list[Any] = [bars, points, labels]
     if reference is not None:
@@ -87,7 +87,7 @@ def kappa_grid(rows: pd.DataFrame) -> Layers:
     )
     cells = base.mark_rect(stroke="white", strokeWidth=2).encode(color=color)
     dark = alt.condition("datum.value > 0.6", alt.value("white"), alt.value("#1c2430"))
-    numbers = base.mark_text(fontSize=12).encode(text=alt.Text("value:Q", format=".2f"), color=dark)
+    numbers = base.mark_text(fontSize=12).encode(text=alt.Text("value:Q", format=".3f"), color=dark)
     # Streamlit fits labels and legend into the width too, so they are allowed for.
     longest = 8 * max(map(len, names))
     width = max(64, longest) * len(names) + longest + 90

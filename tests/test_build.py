@@ -62,7 +62,7 @@ def test_every_pair_is_kept_or_dropped_for_its_reason(project: Project, judge_ru
     assert run.read("decisions").num_rows == 31
     assert run.read("preference").num_rows == metrics["kept"] == 25
     assert lines(run)[0].split() == ["judged", "pairs", "31"]
-    assert "| agreement | at least 1 of the votes for the winner | 2 |" in (
+    assert "| agreement | at least 100 % of the votes for the winner | 2 |" in (
         run.path / "README.md"
     ).read_text(encoding="utf-8")
 
@@ -292,7 +292,7 @@ def test_the_command_prints_the_table_and_what_is_next(
     assert done.exit_code == 0, done.output
     assert "dropped by agreement" in done.output
     assert "25 preference pairs" in done.output
-    assert "next handloom train RECIPE --data r1-build-" in done.output
+    assert "next handloom train dpo-lora --model MODEL --data r1-build-" in done.output
     bad = CliRunner().invoke(main, ["build", "--recipe", "nonesuch"])
     assert bad.exit_code == 1
     assert "no such recipe" in bad.output

@@ -16,7 +16,7 @@ FACTS = CardFacts(
         "preference": {"train": 5, "eval": 1},
         "sft": {"correction": 2},
     },
-    filters=[("agreement", "at least 1 of the votes for the winner"), ("ties", "a winner")],
+    filters=[("agreement", "at least 100 % of the votes for the winner"), ("ties", "a winner")],
     annotators=["ada", "ben"],
     guidelines=["preference@v1"],
     models=["base", "r0-train-1f"],
@@ -56,7 +56,7 @@ def test_body_gives_counts_filters_agreement_lineage_and_licence() -> None:
     assert "| `preference.parquet` | 6 | 5 train, 1 eval |" in text
     assert "| `decisions.parquet` | 9 |" in text
     assert "Of 10 judged pairs 6 were kept" in text
-    assert "| agreement | at least 1 of the votes for the winner | 2 |" in text
+    assert "| agreement | at least 100 % of the votes for the winner | 2 |" in text
     assert "| quarantined | a usable row | 1 |" in text
     assert "| vote | 0.500 [0.400, 0.600] | 9 | 18 |" in text
     assert "- `r1-pull-2`" in text

@@ -42,7 +42,7 @@ def test_each_step_leads_to_the_next(project: Project) -> None:
     assert state.agreement["vote"]["value"] is not None
     built = build(project, [judge_run])
     state = rounds(project)[-1]
-    assert state.next_command == f"handloom train RECIPE --data {built.id}"
+    assert state.next_command == f"handloom train dpo-support-desk --data {built.id}"
     assert state.pairs == {"pairs": 5, "kept": 5, "dropped": {}, "quarantined": 0}
     m1 = trained(project, m0.id, 1, (built, m0), seed=1)
     assert rounds(project)[-1].next_command == f"handloom evaluate {m1.id}"
