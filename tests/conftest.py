@@ -7,9 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from annotate.embedded.home import credentials
 from annotate.embedded.process import start, stop
+
+# How long an example takes says more of the machine than of the code.
+settings.register_profile("handloom", deadline=None)
+settings.load_profile("handloom")
 
 # Argilla's SDK and server report their use to the Hub otherwise.
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
