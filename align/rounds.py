@@ -124,7 +124,7 @@ def after_build(run: Run) -> str:
 
 def after_evaluation(run: Run) -> str:
     """People's judgement where it is missing, else failures where they were looked for."""
-    if any(comparison["unjudged"] for comparison in run.metrics.get("comparisons", [])):
+    if any(comparison.get("unjudged") for comparison in run.metrics.get("comparisons", [])):
         return f"handloom push {run.id}"
     if run.metrics.get("pool") == 0:
         return f"handloom generate {run.metrics.get('model', 'MODEL')}"

@@ -15,6 +15,12 @@ from annotate.embedded import jobs
 finished: list[object] = []
 
 
+@pytest.fixture(autouse=True)
+def _heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A migration in the same process (of another test) disables every logger there is."""
+    monkeypatch.setattr(logging.getLogger(jobs.__name__), "disabled", False)
+
+
 @pytest.fixture
 def queue(monkeypatch: pytest.MonkeyPatch) -> Queue:
     finished.clear()
