@@ -3,8 +3,8 @@
 Round 0 is supervised fine-tuning of the shipped small model on generated demonstrations. In every
 later round the newest model completes new prompts, SIMULATED annotators answer under their own
 names through Argilla's API, and what they agree on trains the next model; from round 2 on, the
-failures of the model before are labelled too. All sizes stand in `DemoSizes`, fixed before the
-first run; the annotators in `annotate/simulated_annotators.yaml`.
+failures of the model before are labelled too. All sizes stand in `DemoSizes`; the annotators,
+fixed before the first run, in `annotate/simulated_annotators.yaml`.
 """
 
 from __future__ import annotations
