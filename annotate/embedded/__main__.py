@@ -14,11 +14,12 @@ from annotate.errors import HandloomError
 @click.option("--home", type=click.Path(path_type=Path), required=True, help="The server's folder.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=6900, show_default=True, help="0 takes any free port.")
-def main(home: Path, host: str, port: int) -> None:
+@click.option("--no-patches", is_flag=True, help="Argilla as slow as it came, to measure against.")
+def main(home: Path, host: str, port: int, no_patches: bool) -> None:
     """Run the embedded Argilla until it is told to stop."""
     logging.basicConfig(format=LOG_FORMAT)
     try:
-        serve(home, host, port)
+        serve(home, host, port, patched=not no_patches)
     except HandloomError as error:
         click.echo(str(error), err=True)
         sys.exit(1)

@@ -29,7 +29,7 @@ LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 _LOG = logging.getLogger(__name__)
 
 
-def serve(home: Path, host: str = "127.0.0.1", port: int = 6900) -> None:
+def serve(home: Path, host: str = "127.0.0.1", port: int = 6900, *, patched: bool = True) -> None:
     """Run Argilla in the foreground until SIGTERM or SIGINT, which end the process.
 
     The process is Argilla's from here on: its environment, working directory and signals are set.
@@ -38,6 +38,7 @@ def serve(home: Path, host: str = "127.0.0.1", port: int = 6900) -> None:
         home: the server's folder, made if need be.
         host: address to listen on.
         port: 0 takes any free one.
+        patched: False leaves Argilla as slow as it came, to measure against.
 
     Raises:
         ServerError: another server runs on this folder, or the port is taken.
@@ -48,7 +49,7 @@ def serve(home: Path, host: str = "127.0.0.1", port: int = 6900) -> None:
         (home / "server.json").unlink(missing_ok=True)
         secrets = folder.secrets_of(home)
         _configure(home, secrets)
-        app = _application(home / "page")
+        app = _application(home / "page", patched=patched)
         _prepare_database(home / "argilla.db")
         # uvicorn passes the signal on when it has ended: without a handler that kills us at once.
         signal.signal(signal.SIGTERM, _exit)
@@ -100,7 +101,7 @@ def _configure(home: Path, secrets: Secrets) -> None:
     }
 
 
-def _application(pages: Path) -> "ASGI3Application":
+def _application(pages: Path, *, patched: bool) -> "ASGI3Application":
     """Argilla's application, with our search engine, jobs, patches and headers.
 
     Importing argilla_server makes the application at once: it connects to Redis and copies its web
@@ -119,7 +120,8 @@ def _application(pages: Path) -> "ASGI3Application":
     import annotate.embedded.engine  # noqa: F401 - registers the search engine
     from annotate.embedded import headers, patches
 
-    patches.apply()
+    if patched:
+        patches.apply()
     app: ASGI3Application = argilla_server.app
     return headers.with_security_headers(app, headers.content_security_policy(pages))
 
