@@ -1,48 +1,33 @@
-"""The ledger: every response that was ever seen, in the order seen, never changed.
+"""The ledger: every version of every response, kept for good.
 
-Argilla overwrites a response when it is edited and deletes a user's with the user, so what a pull
-sees is written down here first, and everything else is made from here. `<state>/ledger.jsonl` holds
-one JSON object a line:
+Argilla overwrites a response when it is edited and deletes a user's with the user. So every version
+is written down here, and everything else is made from here. On the embedded server each comes from
+an outbox that the database fills in the answer's own transaction; on another server from webhooks,
+where they are listened to, and from pulls. The same version seen twice is written once.
 
-    seq          0, 1, 2, …
-    prev         `hash` of the line before; 64 zeros for the first
-    seen_at      when a pull saw it, UTC
-    batch        the Argilla data set
-    item_id, annotator, guideline ("preference@v1")
-    status       submitted, draft or discarded
-    values       as Argilla gave them: question → {"value": …}, the order shown not undone
-    inserted_at, updated_at   Argilla's times, UTC
-    hash         sha256 of the line without `hash`, as JSON with sorted keys and no spaces
-
-A response that is edited, or whose status changes, is a further line. Because every line holds the
-hash of the one before, none can be changed, taken out or put in unnoticed (`verify`).
-
-One writer at a time (flock); a write is fsynced before it counts. A crash can only tear the last
-line: the next writer moves what is left of it to `ledger.torn` and goes on; readers pass it over.
+The file is a chain of hashes (`annotate.ledger_chain`, `annotate.ledger_file`). A payload holds the
+members of `Entry`, and `version`, the hash by which a version is known again.
 """
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import fcntl
-import hashlib
 import json
-import os
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from io import FileIO
+from os import SEEK_SET, fstat
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from annotate.errors import ProjectError, ResourceError
+from annotate.known_versions import KnownVersions
+from annotate.ledger_chain import Verdict, parsed, payload
+from annotate.ledger_entry import VERSION_BYTES, Entry, Key, entry_of, payload_of, version
+from annotate.ledger_file import LedgerFile
 from annotate.runs import Project
 
-FIRST = "0" * 64
-"""`prev` of the first line."""
+__all__ = ["TABLE", "Entry", "Key", "Ledger"]
 
 TABLE = pa.schema(
     {
@@ -56,41 +41,15 @@ TABLE = pa.schema(
         "values": pa.string(),  # JSON
         "inserted_at": pa.timestamp("us", tz="UTC"),
         "updated_at": pa.timestamp("us", tz="UTC"),
+        "seconds": pa.float64(),
+        "source": pa.string(),
+        "cause": pa.string(),
+        "workspace": pa.string(),
     }
 )
 
 _ROWS_A_CHUNK = 50_000
-_REPAIR = "Restore the ledger from a backup; what Argilla still has, `handloom pull` sees again"
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One response as it was at one time."""
-
-    batch: str
-    item_id: str
-    annotator: str
-    guideline: str
-    status: str
-    values: Mapping[str, Any]
-    inserted_at: datetime
-    updated_at: datetime
-    seen_at: datetime | None = None
-    seq: int | None = None
-    """Both are given by the ledger when the entry is appended."""
-
-    @property
-    def key(self) -> tuple[str, str, str]:
-        """Whose answer to what: a later entry of the same key replaces this one."""
-        return self.batch, self.item_id, self.annotator
-
-    def same_response(self, other: Entry) -> bool:
-        """Whether both are the same answer, given at the same time."""
-        return (self.status, self.values, self.updated_at) == (
-            other.status,
-            other.values,
-            other.updated_at,
-        )
+_VERSION = b'"version":"'
 
 
 class Ledger:
@@ -98,6 +57,8 @@ class Ledger:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._file = LedgerFile(path)
+        self._known = _Known()
 
     @classmethod
     def of(cls, project: Project) -> Ledger:
@@ -105,71 +66,85 @@ class Ledger:
         return cls(project.state_dir / "ledger.jsonl")
 
     def append(self, entries: Iterable[Entry]) -> int:
-        """Append those entries that are new or changed, and return how many these were.
+        """Append those entries whose version is not there yet, and return how many these were.
 
-        Compared with the latest of the same batch, item and annotator, under the writer's lock: two
-        pulls at once append a response once.
+        A version is a key with a status, values and time: two writers at once append it once. The
+        first append of an object reads the whole file (about a million lines in 2 seconds); later
+        ones read what others have appended since.
 
         Raises:
-            ProjectError: the end of the file is not of this ledger.
+            ProjectError: the file is not a ledger.
             ResourceError: the disk is full; the ledger is as it was.
         """
-        entries = list(entries)
-        with self._writing() as file:
-            seq, prev = _repaired_end(file, self.path)
-            latest = self.latest({entry.batch for entry in entries})
-            lines = []
+        fresh: dict[bytes, dict[str, Any]] = {}
+        seen_at = datetime.now(UTC)
+        with self._file.writing() as writer:
+            self._known.read_on(writer.file, self.path)
             for entry in entries:
-                known = latest.get(entry.key)
-                if known is not None and known.same_response(entry):
-                    continue
-                latest[entry.key] = entry
-                line, prev = _line(entry, seq, prev)
-                lines.append(line)
-                seq += 1
-            _write_durably(file, b"".join(lines), self.path)
-        return len(lines)
+                said = payload_of(entry, seen_at)
+                mark = bytes.fromhex(said["version"])
+                if mark not in self._known.versions and mark not in fresh:
+                    fresh[mark] = said
+            writer.append(fresh.values())
+            self._known.read_on(writer.file, self.path)
+        return len(fresh)
+
+    def erase(
+        self, *, annotator: str | None = None, item_id: str | None = None, reason: str
+    ) -> int:
+        """Take what was said by an annotator, or about an item, out of the ledger for good.
+
+        Of each of these lines the note remains that and why it was erased; the chain verifies. What
+        the server still has, the next pull writes down again: delete it there first. Given both, an
+        entry must be of both.
+
+        Returns:
+            How many entries were erased.
+
+        Raises:
+            ValueError: neither an annotator nor an item is named.
+            ProjectError: the ledger is damaged.
+            ResourceError: the disk is full; the ledger is as it was.
+        """
+        if annotator is None and item_id is None:
+            raise ValueError("name an annotator or an item")
+
+        def is_meant(said: Mapping[str, Any]) -> bool:
+            by = annotator is None or said["annotator"] == annotator
+            return by and (item_id is None or said["item_id"] == item_id)
+
+        return self._file.erase(is_meant, reason)
 
     def __iter__(self) -> Iterator[Entry]:
-        """Every entry, oldest first, one at a time."""
-        for number, line in self._lines():
-            yield _entry(_parsed(line, f"{self.path}:{number}"))
+        """Every entry that is not erased, in the order written, one at a time."""
+        return self._entries(())
 
-    def latest(self, batches: Collection[str]) -> dict[tuple[str, str, str], Entry]:
-        """The newest entry of each (batch, item, annotator) of these batches.
+    def standing(self, batches: Collection[str]) -> dict[Key, Entry]:
+        """The entry that counts for each (batch, item, annotator) of these batches.
 
-        Memory in proportion to what is returned.
+        The newest by time, where pull and outbox may have written out of order. What went with its
+        user or record still counts, and a restatement counts from its first time on; so a restored
+        server changes nothing. A response withdrawn by its author stands as "deleted".
+
+        Memory in proportion to the versions of these batches.
         """
-        marks = [json.dumps(batch).encode() for batch in batches]
-        found: dict[tuple[str, str, str], Entry] = {}
-        for number, line in self._lines():
-            if any(mark in line for mark in marks):  # parse only lines that may be of a batch
-                entry = _entry(_parsed(line, f"{self.path}:{number}"))
-                if entry.batch in batches:
-                    found[entry.key] = entry
-        return found
+        versions: dict[Key, list[Entry]] = {}
+        for entry in self._entries(batches):
+            if entry.batch in batches and not entry.is_loss:
+                versions.setdefault(entry.key, []).append(entry)
+        return {key: _standing(each) for key, each in versions.items()}
 
     def history(self, item_ids: Collection[str]) -> list[Entry]:
-        """Every entry about these items, oldest first: edits, drafts and discards too."""
-        marks = [json.dumps(item_id).encode() for item_id in item_ids]
-        return [
-            entry
-            for number, line in self._lines()
-            if any(mark in line for mark in marks)
-            for entry in [_entry(_parsed(line, f"{self.path}:{number}"))]
-            if entry.item_id in item_ids
-        ]
+        """Every entry about these items, oldest first: edits, drafts, discards and deletions."""
+        found = [entry for entry in self._entries(item_ids) if entry.item_id in item_ids]
+        return sorted(found, key=_order)
 
     def read(self) -> pa.Table:
         """The whole ledger as a table with the schema `TABLE`."""
         chunks, rows = [], []
         for entry in self:
-            rows.append(
-                {
-                    **{name: getattr(entry, name) for name in TABLE.names},
-                    "values": json.dumps(entry.values, sort_keys=True, ensure_ascii=False),
-                }
-            )
+            row = {name: getattr(entry, name) for name in TABLE.names}
+            rows.append({**row, "values": json.dumps(entry.values, sort_keys=True)})
             if len(rows) == _ROWS_A_CHUNK:
                 chunks.append(pa.Table.from_pylist(rows, schema=TABLE))
                 rows = []
@@ -177,159 +152,68 @@ class Ledger:
         return pa.concat_tables(chunks)
 
     def verify(self) -> list[str]:
-        """What is wrong with the chain of hashes, one line each; empty where all is well.
+        """What is wrong with the chain of hashes, one line each; empty where all is well."""
+        return self.verdict().problems
 
-        After a broken line the chain is taken up again from that line's own hash, so that each
-        tampering is reported once.
-        """
-        problems = []
-        prev, number = FIRST, 0
-        for number, line in self._lines():
-            try:
-                content = _parsed(line, str(number))
-                claimed = content.pop("hash")
-                if content["seq"] != number - 1 or content["prev"] != prev:
-                    problems.append(f"line {number} does not follow the line before it")
-                elif _digest(content) != claimed:
-                    problems.append(f"line {number} was changed")
-                prev = claimed
-            except (ProjectError, KeyError):
-                problems.append(f"line {number} is not an entry")
-        if self.path.exists() and _torn_bytes(self.path):
-            problems.append(f"line {number + 1} is torn; the next pull mends it")
-        return problems
+    def verdict(self, known_head: str | None = None) -> Verdict:
+        """What a walk along the chain finds; see `ledger_chain.verdict`."""
+        return self._file.verify(known_head)
 
-    def _lines(self) -> Iterator[tuple[int, bytes]]:
-        """Whole lines, numbered from 1; a torn last one is passed over."""
-        if not self.path.exists():
-            return
-        with self.path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                if line.endswith(b"\n"):
-                    yield number, line
-
-    @contextlib.contextmanager
-    def _writing(self) -> Iterator[FileIO]:
-        """The file, open to append, while no other process writes; waits for its turn."""
-        new = not self.path.exists()
-        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
-        with os.fdopen(descriptor, "r+b", buffering=0) as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            if new:
-                _fsync_folder(self.path.parent)
-            yield file
+    def _entries(self, names: Collection[str]) -> Iterator[Entry]:
+        """The entries of lines that hold one of these names somewhere; of all if none is given."""
+        marks = [json.dumps(name).encode() for name in names]
+        for number, line in self._file.lines():
+            if marks and not any(mark in line for mark in marks):
+                continue  # parse only lines that may be meant
+            content = parsed(line, f"{self.path}:{number}")
+            if (said := payload(content)) is not None:
+                yield entry_of(said, content["seq"])
 
 
-def _line(entry: Entry, seq: int, prev: str) -> tuple[bytes, str]:
-    """An entry's line and its hash."""
-    content: dict[str, Any] = {
-        "seq": seq,
-        "prev": prev,
-        "seen_at": (entry.seen_at or datetime.now(UTC)).isoformat(),
-        "batch": entry.batch,
-        "item_id": entry.item_id,
-        "annotator": entry.annotator,
-        "guideline": entry.guideline,
-        "status": entry.status,
-        "values": entry.values,
-        "inserted_at": entry.inserted_at.isoformat(),
-        "updated_at": entry.updated_at.isoformat(),
-    }
-    content["hash"] = _digest(content)
-    return json.dumps(content).encode() + b"\n", content["hash"]
+class _Known:
+    """The versions in a ledger's file, kept up with what any process appends to it."""
+
+    def __init__(self) -> None:
+        self.versions = KnownVersions()
+        self._inode, self._read_to = 0, 0
+
+    def read_on(self, file: FileIO, path: Path) -> None:
+        """Take in what was written since the last call; all of it if the file was replaced."""
+        state = fstat(file.fileno())
+        if state.st_ino != self._inode or state.st_size < self._read_to:
+            self.versions = KnownVersions()
+            self._inode, self._read_to = state.st_ino, 0
+        with open(file.fileno(), "rb", closefd=False) as lines:
+            lines.seek(self._read_to, SEEK_SET)
+            for line in lines:
+                mark = _version_in(line, path)
+                if mark is not None and mark not in self.versions:
+                    self.versions.add(mark)
+        self._read_to = state.st_size
 
 
-def _digest(content: Mapping[str, Any]) -> str:
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
+def _version_in(line: bytes, path: Path) -> bytes | None:
+    """The version a line writes down; None if it was erased or records an erasure.
+
+    Within a text every quotation mark is escaped, and only names of texts follow this member in the
+    sorted payload: so the last occurrence is the member itself.
+    """
+    at = line.rfind(_VERSION)
+    if at >= 0:
+        at += len(_VERSION)
+        return bytes.fromhex(line[at : at + 2 * VERSION_BYTES].decode())
+    said = payload(parsed(line, str(path)))
+    return None if said is None else version(entry_of(said))
 
 
-def _parsed(line: bytes, where: str) -> dict[str, Any]:
-    try:
-        content = json.loads(line)
-    except ValueError:
-        content = None
-    if not isinstance(content, dict):
-        raise ProjectError("the ledger is damaged: not an entry", where=where, remedy=_REPAIR)
-    return content
+def _order(entry: Entry) -> tuple[datetime, int]:
+    return entry.updated_at, entry.seq or 0
 
 
-def _entry(content: Mapping[str, Any]) -> Entry:
-    return Entry(
-        batch=content["batch"],
-        item_id=content["item_id"],
-        annotator=content["annotator"],
-        guideline=content["guideline"],
-        status=content["status"],
-        values=content["values"],
-        inserted_at=datetime.fromisoformat(content["inserted_at"]),
-        updated_at=datetime.fromisoformat(content["updated_at"]),
-        seen_at=datetime.fromisoformat(content["seen_at"]),
-        seq=content["seq"],
-    )
-
-
-def _repaired_end(file: FileIO, path: Path) -> tuple[int, str]:
-    """The next `seq` and `prev`; a torn last line is moved aside and cut off first."""
-    torn = _torn_bytes(path)
-    if torn:
-        with path.with_name("ledger.torn").open("ab") as aside:
-            aside.write(torn + b"\n")
-            aside.flush()
-            os.fsync(aside.fileno())
-        file.truncate(file.seek(0, os.SEEK_END) - len(torn))
-        os.fsync(file.fileno())
-    last = _last_line(path)
-    if not last:
-        return 0, FIRST
-    content = _parsed(last, f"{path}, last line")
-    return int(content["seq"]) + 1, str(content["hash"])
-
-
-def _torn_bytes(path: Path) -> bytes:
-    """What follows the last line break."""
-    return _tail(path).rpartition(b"\n")[2]
-
-
-def _last_line(path: Path) -> bytes:
-    return _tail(path).removesuffix(b"\n").rpartition(b"\n")[2]
-
-
-def _tail(path: Path) -> bytes:
-    """The end of the file, with at least one whole line and whatever follows it."""
-    size, length = path.stat().st_size, 1 << 16
-    with path.open("rb") as file:
-        while True:
-            file.seek(max(0, size - length))
-            tail = file.read()
-            if len(tail) == size or tail.count(b"\n") >= 3:
-                return tail
-            length *= 4
-
-
-def _write_durably(file: FileIO, content: bytes, path: Path) -> None:
-    """Append and fsync; on a full disk the file is as it was."""
-    end = file.seek(0, os.SEEK_END)
-    try:
-        rest = memoryview(content)
-        while rest:
-            rest = rest[file.write(rest) :]
-        os.fsync(file.fileno())
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            os.ftruncate(file.fileno(), end)
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise ResourceError(
-                "the disk is full",
-                where=str(path),
-                remedy="Free some space and run the same command again: it resumes",
-            ) from None
-        raise
-
-
-def _fsync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _standing(versions: list[Entry]) -> Entry:
+    """Of the versions of one key, the newest; restated ones with their first time."""
+    first, *later = sorted(versions, key=_order)
+    for entry in later:
+        if not entry.restates(first):
+            first = entry
+    return first

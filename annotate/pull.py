@@ -87,9 +87,9 @@ def _fields(response: Response) -> dict[str, Any]:
 
 
 def _latest(ledger: Ledger, batches: list[str], items: pa.Table) -> list[Entry]:
-    """The newest entry of each item and annotator, by item and annotator."""
+    """The entry that counts of each item and annotator, by item and annotator."""
     known = set(items["item_id"].to_pylist())
-    entries = [e for e in ledger.latest(batches).values() if e.item_id in known]
+    entries = [e for e in ledger.standing(batches).values() if e.item_id in known]
     return sorted(entries, key=lambda entry: entry.key)
 
 

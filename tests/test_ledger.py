@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import resource
 import signal
 import subprocess
 import sys
-from concurrent.futures import ProcessPoolExecutor
+import time
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any, Literal
 
 import pytest
 from factories import run_on_small_disk
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from annotate.errors import ProjectError, ResourceError
-from annotate.ledger import FIRST, TABLE, Entry, Ledger
+from annotate.known_versions import KnownVersions
+from annotate.ledger import TABLE, Entry, Ledger
+from annotate.ledger_chain import FIRST
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
@@ -44,8 +49,8 @@ def test_a_response_is_written_once_and_an_edit_again(ledger: Ledger) -> None:
         "a_better",
         "b_better",
     ]
-    assert ledger.latest(["b"])["b", "i-1", "anna"].same_response(edited)
-    assert ledger.latest(["other"]) == {}
+    assert ledger.standing(["b"])["b", "i-1", "anna"].values == edited.values
+    assert ledger.standing(["other"]) == {}
 
 
 def test_a_changed_status_and_a_repeated_submission_are_entries(ledger: Ledger) -> None:
@@ -77,14 +82,28 @@ def test_every_line_holds_the_hash_of_the_line_before(ledger: Ledger) -> None:
         (lambda lines: [lines[1], lines[0], lines[2]], "line 1 does not follow"),
         (lambda lines: [lines[0], "[]\n", lines[2]], "line 2 is not an entry"),
         (lambda lines: [*lines, lines[2]], "line 4 does not follow"),
+        (lambda lines: [lines[0], emptied_by_hand(lines[1]), lines[2]], "line 2 was emptied"),
+        (lambda lines: [lines[0], lines[1].replace('"salt":"', '"salt":"0'), lines[2]], "line 2"),
+        (lambda lines: lines[:2], "no line has the hash"),
     ],
-    ids=["changed", "removed", "swapped", "overwritten", "repeated"],
+    ids=["changed", "gone", "swapped", "overwritten", "repeated", "emptied", "salt", "cut off"],
 )
-def test_tampering_is_found(ledger: Ledger, tamper, found: str) -> None:
+def test_tampering_is_found_and_reported_once(ledger: Ledger, tamper, found: str) -> None:
     ledger.append([entry(f"i-{n}") for n in range(3)])
+    head = ledger.verdict().head
     lines = ledger.path.read_text().splitlines(keepends=True)
     ledger.path.write_text("".join(tamper(lines)))
-    assert found in ledger.verify()[0]
+    problems = ledger.verdict(head).problems
+    assert found in problems[0]
+    swapped = "line 1 does not" in found  # and so all three stand wrong
+    assert len(problems) == (3 if swapped else 1)
+
+
+def emptied_by_hand(line: str) -> str:
+    """A line as an erasure leaves it, without the record of one."""
+    content = json.loads(line)
+    kept = {name: content[name] for name in ("seq", "prev", "digest", "hash")}
+    return json.dumps({**kept, "erased": {"time": "now", "reason": "none"}}) + "\n"
 
 
 @given(cut=st.integers(min_value=0))
@@ -124,7 +143,7 @@ def test_writers_take_turns(ledger: Ledger) -> None:
         counts = list(pool.map(append_some, [(ledger.path, w) for w in ("anna", "ben", "eva")]))
     assert sum(counts) == 4 * 30  # the response that all three saw is there once
     assert ledger.verify() == []
-    assert len(ledger.latest(["b"])) == 4 * 30
+    assert len(ledger.standing(["b"])) == 4 * 30
 
 
 WRITER = """
@@ -204,6 +223,159 @@ def test_on_a_full_disk_nothing_is_half_written(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "the disk is full" in done.stdout
     assert "Free some space" in done.stdout
+
+
+def test_pull_and_outbox_write_a_version_once_whatever_the_order(ledger: Ledger) -> None:
+    seen_by_pull = entry()
+    from_outbox = replace(seen_by_pull, source="outbox", event="e1", seconds=12.5, workspace="w")
+    assert ledger.append([from_outbox]) == 1
+    assert Ledger(ledger.path).append([seen_by_pull]) == 0
+    assert ledger.append([replace(from_outbox, event="e2")]) == 0
+    (kept,) = ledger
+    assert kept == replace(from_outbox, seen_at=kept.seen_at, seq=0)
+
+
+def test_what_counts_is_the_newest_by_time_whatever_the_order_written(ledger: Ledger) -> None:
+    ledger.append([entry(label="b_better", minute=5), entry(label="a_better", minute=1)])
+    assert ledger.standing(["b"])["b", "i-1", "anna"].values["preference"]["value"] == "b_better"
+    assert [e.updated_at.minute for e in ledger.history(["i-1"])] == [1, 5]
+
+
+def gone(cause: Literal["response", "user", "record"], minute: int) -> Entry:
+    return replace(entry(minute=minute), status="deleted", cause=cause)
+
+
+def test_what_went_with_its_user_or_record_still_counts(ledger: Ledger) -> None:
+    ledger.append([entry(), gone("user", 1), entry("i-2"), entry("i-3")])
+    ledger.append([replace(gone("record", 2), item_id="i-2")])
+    ledger.append([replace(gone("response", 3), item_id="i-3")])
+    standing = ledger.standing(["b"])
+    assert [standing["b", f"i-{n}", "anna"].status for n in (1, 2, 3)] == [
+        "submitted",
+        "submitted",
+        "deleted",
+    ]
+
+
+def test_a_restored_server_changes_nothing_that_counts(ledger: Ledger) -> None:
+    ledger.append([entry(minute=1), entry(label="b_better", minute=2)])
+    before = ledger.standing(["b"])
+    ledger.append([gone("record", 3), entry(label="b_better", minute=60)])
+    assert ledger.standing(["b"]) == before
+    ledger.append([entry(label="a_better", minute=61)])  # back to an earlier answer is an edit
+    assert ledger.standing(["b"])["b", "i-1", "anna"].updated_at == NOON + timedelta(minutes=61)
+
+
+OLD = """{"seq": 0, "prev": "%s", "seen_at": "2026-01-01T12:00:00+00:00", "batch": "b", \
+"item_id": "i-1", "annotator": "anna", "guideline": "preference@v1", "status": "submitted", \
+"values": {"preference": {"value": "a_better"}}, "inserted_at": "2026-01-01T12:00:00+00:00", \
+"updated_at": "2026-01-01T12:00:00+00:00", "hash": "%s"}
+""" % (FIRST, "#")  # noqa: UP031 - braces
+
+
+def old_line() -> str:
+    """A line as Handloom wrote it before payloads stood apart."""
+    content = json.loads(OLD)
+    del content["hash"]
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return OLD.replace("#", hashlib.sha256(text.encode()).hexdigest())
+
+
+def test_lines_of_the_first_format_are_read_verified_continued_and_erased(ledger: Ledger) -> None:
+    ledger.path.write_text(old_line())
+    assert ledger.verify() == []
+    assert ledger.append([entry(), entry("i-2")]) == 1  # the first is known
+    assert ledger.standing(["b"]).keys() == {("b", "i-1", "anna"), ("b", "i-2", "anna")}
+    assert ledger.verify() == []
+    assert ledger.erase(item_id="i-1", reason="asked") == 1
+    assert ledger.verify() == []
+    assert [e.item_id for e in ledger] == ["i-2"]
+    ledger.path.write_text(old_line().replace("a_better", "b_better"))
+    assert ledger.verify() == ["line 1 was changed"]
+
+
+def test_what_is_erased_is_gone_and_the_chain_holds(ledger: Ledger) -> None:
+    ledger.append([entry(f"i-{n}", who) for n in range(3) for who in ("anna", "ben")])
+    head = ledger.verdict().head
+    ledger.path.with_name("ledger.torn").write_text("half a line of anna's")
+    assert ledger.erase(annotator="anna", reason="she asked") == 3
+    assert b"anna" not in ledger.path.read_bytes()
+    assert not ledger.path.with_name("ledger.torn").exists()
+    assert ledger.path.stat().st_mode & 0o777 == 0o600
+    found = ledger.verdict(head)
+    assert (found.problems, found.lines, found.erased) == ([], 7, 3)
+    assert {e.annotator for e in ledger} == {"ben"}
+    assert ledger.erase(annotator="anna", reason="again") == 0
+    assert ledger.verdict().lines == 7
+    assert ledger.append([entry("i-9", "ben"), entry("i-1", "ben")]) == 1
+    assert ledger.verify() == []
+    assert ledger.read().num_rows == 4
+
+
+def test_a_writer_that_waited_during_an_erasure_writes_to_the_new_file(ledger: Ledger) -> None:
+    """It opened the old file before the erasure replaced it, and gets its lock only after."""
+    ledger.append([entry("i-1"), entry("i-2", "ben")])
+    waiting = Ledger(ledger.path)
+    with ThreadPoolExecutor(2) as pool:
+        with ledger._file.writing():
+            erasing = pool.submit(Ledger(ledger.path).erase, annotator="anna", reason="asked")
+            time.sleep(0.2)  # both wait for the lock, first come first served
+            late = pool.submit(waiting.append, [entry("i-3", "ben")])
+            time.sleep(0.2)
+        assert (late.result(30), erasing.result(30)) == (1, 1)
+    assert {e.item_id for e in ledger} == {"i-2", "i-3"}
+    assert ledger.verify() == []
+
+
+@settings(max_examples=40)
+@given(
+    actions=st.lists(
+        st.one_of(
+            st.tuples(st.just("append"), st.lists(st.tuples(*[st.integers(0, 3)] * 4), max_size=5)),
+            st.tuples(st.just("erase"), st.integers(0, 3)),
+            st.tuples(st.just("reopen"), st.none()),
+        ),
+        max_size=12,
+    )
+)
+def test_any_order_of_appends_and_erasures_keeps_all_the_rest(
+    actions: list[tuple[str, Any]], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Against a list in memory: every version once, in order, less what was erased."""
+    ledger = Ledger(tmp_path_factory.mktemp("ledger") / "ledger.jsonl")
+    expected: list[tuple[str, str, str, int]] = []
+    for action, content in actions:
+        if action == "reopen":
+            ledger = Ledger(ledger.path)
+        elif action == "erase":
+            named = [e for e in expected if e[1] == f"who-{content}"]
+            assert ledger.erase(annotator=f"who-{content}", reason='"version":"x"') == len(named)
+            expected = [e for e in expected if e not in named]
+        else:
+            new = [entry(f"i-{i}", f"who-{w}", f'"version":"{v}', m) for i, w, v, m in content]
+            ids = [(f"i-{i}", f"who-{w}", f'"version":"{v}', m) for i, w, v, m in content]
+            fresh = [e for e in dict.fromkeys(ids) if e not in expected]
+            assert ledger.append(new) == len(fresh)
+            expected += fresh
+        assert ledger.verify() == []
+        found = [
+            (e.item_id, e.annotator, e.values["preference"]["value"], e.updated_at.minute)
+            for e in ledger
+        ]
+        assert found == expected
+
+
+@given(st.lists(st.binary(min_size=16, max_size=16), max_size=40), st.binary(min_size=16))
+def test_known_versions_are_a_set(digests: list[bytes], other: bytes) -> None:
+    known = KnownVersions()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("annotate.known_versions._RECENT", 4)
+        for digest in digests:
+            if digest not in known:
+                known.add(digest)
+    assert len(known) == len(set(digests))
+    assert all(digest in known for digest in digests)
+    assert (other[:16] in known) == (other[:16] in digests)
 
 
 def test_read_gives_the_whole_ledger_as_a_table(ledger: Ledger) -> None:

@@ -168,7 +168,7 @@ def test_a_server_without_the_batch_is_said(
 PULLER = """
 import itertools, os, signal, sys
 from pathlib import Path
-import annotate.ledger as ledger, annotate.runs as runs, annotate.server as server
+import annotate.ledger_file as ledger_file, annotate.runs as runs, annotate.server as server
 from annotate.pull import pull
 from annotate.runs import Project
 server.RECORDS_A_PAGE = 10
@@ -180,7 +180,7 @@ def dying(function):
         return function(*args, **kwargs)
     return wrapped
 if stop > 0:
-    ledger.os.fsync = dying(os.fsync)                        # before and within the ledger and run
+    ledger_file.os.fsync = dying(os.fsync)                   # before and within the ledger and run
     runs.Draft.write = dying(runs.Draft.write)
     server.Server.request = dying(server.Server.request)
 project = Project(Path(sys.argv[1]))
