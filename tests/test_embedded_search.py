@@ -26,7 +26,16 @@ from hypothesis import strategies as st
 
 from annotate.embedded.documents import Kind, RecordRow, ResponseRow
 from annotate.embedded.index import DatasetIndex
-from annotate.embedded.search import Nearest, Search, Text, extremes, nearest, run, term_counts
+from annotate.embedded.search import (
+    Nearest,
+    Search,
+    Text,
+    extremes,
+    nearest,
+    run,
+    submitters,
+    term_counts,
+)
 
 KEYS: dict[str, Kind] = {
     "metadata.topic": "term",
@@ -307,6 +316,21 @@ def test_pages_follow_one_another(index: DatasetIndex) -> None:
     assert ([UUID(bytes=hit.record).int for hit in hits], total) == ([4, 5, 6], 10)
     assert run(index, Search(limit=0)) == ([], 10)
     assert run(index, Search(offset=20)) == ([], 10)
+
+
+def test_excluded_records_are_neither_found_nor_counted(index: DatasetIndex) -> None:
+    index.put_records(row(number) for number in range(5))
+    excluded = frozenset({uid(1), uid(3), uid(99)})
+    hits, total = run(index, Search(excluded=excluded, limit=2))
+    assert ([UUID(bytes=hit.record).int for hit in hits], total) == ([0, 2], 3)
+
+
+def test_submitters_are_known_by_record(index: DatasetIndex) -> None:
+    answered = (response(11, 0), response(12, 1, status="draft"))
+    index.put_records([row(1, responses=answered), row(2, responses=(response(21, 1),)), row(3)])
+    found = submitters(index, {uid(1), uid(2), uid(3), uid(4)})
+    assert found == {uid(1): {USERS[0].id.bytes}, uid(2): {USERS[1].id.bytes}}
+    assert submitters(index, set()) == {}
 
 
 def test_late_writes_do_not_undo_newer_ones(index: DatasetIndex) -> None:

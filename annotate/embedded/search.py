@@ -1,6 +1,7 @@
 """Searching one index: by text and filters, by similarity, and counting values."""
 
 import hashlib
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -43,6 +44,8 @@ class Search:
     limit: int = 100
     shuffled_for: bytes | None = None
     """A user whose own stable random order takes the place of the order of pushing."""
+    excluded: frozenset[bytes] = frozenset()
+    """Records, by their UUID's 16 bytes, that are neither found nor counted."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +107,19 @@ def nearest(index: DatasetIndex, target: Nearest, among: Search) -> list[Hit]:
     return [Hit(ids[int(numbers[at])], float(scores[at])) for at in best]
 
 
+def submitters(index: DatasetIndex, records: Collection[bytes]) -> Mapping[bytes, set[bytes]]:
+    """Who has submitted an answer to each of some records; ids are UUIDs' 16 bytes."""
+    rows = index.read(
+        "SELECT r.id, a.user FROM record r JOIN response a ON a.record = r.n"
+        f" WHERE a.status = 'submitted' AND r.id IN ({', '.join('?' * len(records))})",
+        list(records),
+    )
+    found: dict[bytes, set[bytes]] = {}
+    for record, user in rows:
+        found.setdefault(record, set()).add(user)
+    return found
+
+
 def term_counts(index: DatasetIndex, key: str) -> list[tuple[str, int]]:
     """Each value of a key with the number of records that have it, the most frequent first."""
     number, _ = index.keys().get(key, (None, None))
@@ -140,6 +156,9 @@ def _source(index: DatasetIndex, request: Search) -> tuple[TextMatch | None, Sql
         # CROSS JOIN keeps the text outermost: SQLite would else match anew for every record.
         tables = "FROM text CROSS JOIN record r ON r.n = text.rowid"
         conditions.append(Sql("text MATCH ?", [match.expression]))
+    if request.excluded:
+        marks = ", ".join("?" * len(request.excluded))
+        conditions.append(Sql(f"r.id NOT IN ({marks})", list(request.excluded)))
     if request.filter:
         conditions.append(QueryBuilder(index.keys()).condition(request.filter))
     where = " AND ".join(f"({condition.text})" for condition in conditions) or "1"
