@@ -7,10 +7,11 @@ BIN := $(VENV)/bin
 export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help demo test slow check format coverage browser clean
+.PHONY: help demo test slow check format coverage browser services clean
 help:
 	@sed -n '1,2s/^# //p' Makefile
-	@echo "others: slow (long proofs), coverage, check (ruff, mypy, import-linter), format, browser, clean"
+	@echo "others: slow (long proofs), coverage, check (ruff, mypy, import-linter), format, browser,"
+	@echo "  services (PostgreSQL, Redis and nginx for the tests that need them), clean"
 
 demo: $(VENV)/.all
 	$(BIN)/handloom demo $(ARGS)
@@ -58,6 +59,16 @@ browser:
 	@if ! command -v chromium chromium-browser google-chrome >/dev/null; then \
 	  as_root=$$([ "$$(id -u)" = 0 ] || echo sudo); \
 	  $$as_root apt-get update -qq && $$as_root apt-get install -y -qq chromium >/dev/null; fi
+
+# PostgreSQL, Redis and nginx, which the tests of a stock Argilla start for themselves: without
+# them those tests are skipped. Debian's packages start a service each; .ci/run installs them.
+services:
+	@if ! (PATH=$$PATH:/usr/sbin && command -v redis-server && command -v nginx \
+	    && ls /usr/lib/postgresql/*/bin/initdb) \
+	    >/dev/null 2>&1; then \
+	  as_root=$$([ "$$(id -u)" = 0 ] || echo sudo); \
+	  $$as_root apt-get update -qq && $$as_root env DEBIAN_FRONTEND=noninteractive \
+	    apt-get install -y -qq postgresql redis-server nginx-light >/dev/null; fi
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage* build *.egg-info
