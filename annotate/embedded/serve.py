@@ -121,12 +121,9 @@ def _application(pages: Path, *, patched: bool) -> "ASGI3Application":
     finally:
         tempfile.tempdir = None
     import annotate.embedded.engine  # noqa: F401 - registers the search engine
-    from annotate.embedded import headers, patches
+    from annotate.embedded.application import equip
 
-    if patched:
-        patches.apply()
-    app: ASGI3Application = argilla_server.app
-    return headers.with_security_headers(app, headers.content_security_policy(pages))
+    return equip(argilla_server.app, patched=patched)
 
 
 def _prepare_database(path: Path) -> None:
