@@ -8,21 +8,23 @@ not kept: an owner asks Argilla for them.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
-import re
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from annotate.errors import InputError, ProjectError
+from annotate.people_file import NAME, NAME_RULE, Person
+from annotate.progress import progress
 from annotate.runs import Project
 from annotate.server import Server
 from annotate.server_types import User
-
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+from annotate.transport import StatusError
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,19 @@ class Account:
     name: str
     role: str
     password: str | None = field(repr=False)
+    workspaces: tuple[str, ...] = ()
+    responses: int = 0
+    """On the server now, drafts and discards too."""
+
+
+@dataclass(frozen=True)
+class Added:
+    """What `add_people` did for one person."""
+
+    user: User
+    made: bool
+    joined: tuple[str, ...]
+    """Workspaces they were not a member of before."""
 
 
 def users_file(project: Project) -> Path:
@@ -45,61 +60,211 @@ def list_users(server: Server) -> list[User]:
     return sorted(map(User.read, items), key=lambda user: user.name)
 
 
+def find_user(server: Server, name: str) -> User:
+    """The account of this name.
+
+    Raises:
+        InputError: there is none.
+    """
+    for user in list_users(server):
+        if user.name == name:
+            return user
+    raise InputError("no such account on this server", where=name, remedy="`handloom users list`")
+
+
 def add_users(project: Project, server: Server, names: Sequence[str]) -> list[User]:
-    """Annotators of these names in the project's workspace, made where they are missing.
+    """Annotators of these names in the server's workspace, made where they are missing.
 
     Raises:
         InputError: a name that no account can have.
     """
-    for name in names:
-        if not _NAME.fullmatch(name):
-            raise InputError(
-                f"{name!r} cannot be a user's name",
-                remedy="Use letters, digits, dots, dashes and underscores, 64 at most",
-            )
-    known = {user.name: user for user in list_users(server)}
-    missing = [name for name in dict.fromkeys(names) if name not in known]
-    passwords = _passwords(project, missing)
-    for name in missing:
-        server.create(
-            "users",
-            {
-                "username": name,
-                "first_name": name,
-                "role": "annotator",
-                "password": passwords[name],
-            },
+    added = add_people(project, server, [Person(name) for name in dict.fromkeys(names)])
+    return [each.user for each in added]
+
+
+def add_people(
+    project: Project, server: Server, people: Sequence[Person], workspaces: Sequence[str] = ()
+) -> list[Added]:
+    """Have these people be members of workspaces, with accounts made where they are missing.
+
+    An account that is there keeps its names, role and password. May be repeated after a crash.
+
+    Args:
+        people: each once; those who name no workspace join `workspaces`.
+        workspaces: for everybody; the server's own if neither they nor the person names any.
+
+    Raises:
+        InputError: a name that no account can have.
+        ServerError: the server refuses.
+    """
+    for person in people:
+        if not NAME.fullmatch(person.name):
+            raise InputError(f"{person.name!r} cannot be a user's name", remedy=NAME_RULE)
+    known = {user.name for user in list_users(server)}
+    missing = [person for person in people if person.name not in known]
+    passwords = _passwords(project, [person.name for person in missing])
+    with progress("accounts", len(missing)) as advance:
+        for person in missing:
+            _create(server, person, passwords[person.name])
+            advance(1)
+    users = {user.name: user for user in list_users(server)}
+    joined = _join(server, users, people, tuple(workspaces))
+    made = {person.name for person in missing}
+    return [Added(users[p.name], p.name in made, tuple(joined[p.name])) for p in people]
+
+
+def _create(server: Server, person: Person, password: str) -> None:
+    server.create(
+        "users",
+        {
+            "username": person.name,
+            "first_name": person.first_name or person.name,
+            "last_name": person.last_name or None,
+            "role": person.role or "annotator",
+            "password": password,
+        },
+    )
+
+
+def _join(
+    server: Server, users: Mapping[str, User], people: Sequence[Person], everybody: tuple[str, ...]
+) -> dict[str, list[str]]:
+    """Make people members, of workspaces made where they are missing; name → those joined now."""
+    wanted: dict[str, list[str]] = {}
+    for person in people:
+        own = (*person.workspaces, *everybody) or (server.workspace,)
+        for workspace in dict.fromkeys(own):
+            wanted.setdefault(workspace, []).append(person.name)
+    joined: dict[str, list[str]] = {person.name: [] for person in people}
+    for workspace, names in wanted.items():
+        path = f"workspaces/{ensure_workspace(server, workspace)}/users"
+        members = {item["username"] for item in server.request("GET", path)["items"]}
+        for name in names:
+            if name not in members:
+                server.create(path, {"user_id": users[name].id})
+                joined[name].append(workspace)
+    return joined
+
+
+def workspaces_of(server: Server) -> dict[str, str]:
+    """Every workspace of the server, name → id; takes an owner's key."""
+    items = server.request("GET", "me/workspaces")["items"]
+    return {str(item["name"]): str(item["id"]) for item in items}
+
+
+def ensure_workspace(server: Server, name: str) -> str:
+    """The id of a workspace, which is made if it is not there."""
+    with server.in_workspace(name) as there:
+        return there.workspace_id
+
+
+def accounts(project: Project, server: Server, workspace: str | None = None) -> list[Account]:
+    """Every account of the server, or the members of a workspace, by name.
+
+    A few requests and one for each workspace and data set.
+
+    Raises:
+        InputError: the server has no such workspace.
+    """
+    known = workspaces_of(server)
+    if workspace is not None and workspace not in known:
+        raise InputError(
+            "no such workspace on this server",
+            where=workspace,
+            remedy=f"It has {', '.join(sorted(known)) or 'none'}",
         )
-    if missing:
-        known = {user.name: user for user in list_users(server)}
-    members_path = f"workspaces/{server.workspace_id}/users"
-    members = {item["username"] for item in server.request("GET", members_path)["items"]}
-    for name in dict.fromkeys(names):
-        if name not in members:
-            server.create(members_path, {"user_id": known[name].id})
-    return [known[name] for name in dict.fromkeys(names)]
-
-
-def accounts(project: Project, server: Server) -> list[Account]:
-    """Every account of the server, with the password where this project made it."""
+    members = {
+        name: {m["username"] for m in server.request("GET", f"workspaces/{at}/users")["items"]}
+        for name, at in sorted(known.items())
+    }
+    counts: dict[str, int] = {}
+    for said in responses_by_data_set(server).values():
+        for name, count in said.items():
+            counts[name] = counts.get(name, 0) + count
     passwords = _read(users_file(project))
-    return [Account(user.name, user.role, passwords.get(user.name)) for user in list_users(server)]
+    return [
+        Account(
+            user.name,
+            user.role,
+            passwords.get(user.name),
+            tuple(name for name, names in members.items() if user.name in names),
+            counts.get(user.name, 0),
+        )
+        for user in list_users(server)
+        if workspace is None or user.name in members[workspace]
+    ]
 
 
-def _passwords(project: Project, names: Sequence[str]) -> Mapping[str, str]:
+def responses_by_data_set(server: Server) -> dict[tuple[str, str], dict[str, int]]:
+    """(workspace, data set) → user → responses there now, of every status; takes an owner's key."""
+    names = {at: name for name, at in workspaces_of(server).items()}
+    found = {}
+    for item in server.request("GET", "me/datasets")["items"]:
+        rows = server.request("GET", f"datasets/{item['id']}/users/progress")["users"]
+        found[names.get(item["workspace_id"], ""), str(item["name"])] = {
+            str(row["username"]): sum(
+                count for status in ("completed", "pending") for count in row[status].values()
+            )
+            for row in rows
+        }
+    return found
+
+
+def renew_password(project: Project, server: Server, name: str) -> None:
+    """Make up a new password for an account; the old one no longer logs in.
+
+    Raises:
+        InputError: there is no such account.
+        ServerError: the server refuses; the password is as it was.
+    """
+    user = find_user(server, name)
+    with _locked(project):
+        before = _read(users_file(project))
+        new = _made_up()
+        _write_private(users_file(project), {**before, name: new})
+        try:
+            server.request("PATCH", f"users/{user.id}", json={"password": new})
+        except StatusError:
+            _write_private(users_file(project), before)
+            raise
+
+
+def forget_password(project: Project, name: str) -> None:
+    """Take a password out of the file, if it is there."""
+    with _locked(project):
+        passwords = _read(users_file(project))
+        if passwords.pop(name, None) is not None:
+            _write_private(users_file(project), passwords)
+
+
+def _passwords(project: Project, names: Iterable[str]) -> Mapping[str, str]:
     """The passwords on file, those of `names` made up if need be."""
-    path = users_file(project)
-    passwords = _read(path)
-    new = {name: secrets.token_urlsafe(12) for name in names if name not in passwords}
-    if new:
-        passwords |= new
-        _write_private(path, passwords)
+    with _locked(project):
+        passwords = _read(users_file(project))
+        new = {name: _made_up() for name in names if name not in passwords}
+        if new:
+            passwords |= new
+            _write_private(users_file(project), passwords)
     return passwords
+
+
+def _made_up() -> str:
+    return secrets.token_urlsafe(12)
+
+
+@contextlib.contextmanager
+def _locked(project: Project) -> Iterator[None]:
+    """Let one process at a time change the file of passwords."""
+    with users_file(project).with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _read(path: Path) -> dict[str, str]:
     try:
         content: Any = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise ValueError("not a JSON object")
     except FileNotFoundError:
         return {}
     except ValueError:

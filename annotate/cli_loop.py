@@ -35,6 +35,11 @@ SHOWABLE = ("failures", "generate", "import")
 @click.option(
     "--select", multiple=True, metavar="ID", help="Only this failure or prompt; repeatable."
 )
+@click.option(
+    "--workspace",
+    metavar="NAME",
+    help="Only its members see the items: a round's or a team's. The project's own if not given.",
+)
 @seed_option
 @again_option
 def push_outputs(
@@ -44,6 +49,7 @@ def push_outputs(
     overlap: int | None,
     pairs_per_prompt: int | None,
     select: tuple[str, ...],
+    workspace: str | None,
     seed: int,
     again: bool,
 ) -> None:
@@ -66,6 +72,7 @@ def push_outputs(
         seed=seed,
         again=again,
         select=select or None,
+        workspace=workspace,
     )
     noted = run.metrics
     line = f"{noted['items']} items in {', '.join(noted['batches'])}"

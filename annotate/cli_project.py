@@ -1,4 +1,4 @@
-"""Commands that set a project up: init, up, down, users, import."""
+"""Commands that set a project up: init, up, down, import."""
 
 from __future__ import annotations
 
@@ -9,9 +9,16 @@ from typing import TYPE_CHECKING
 import click
 
 from annotate.cli import FILE, again_option, annotate_commands, here, report
+from annotate.embedded.leases import DEFAULT_MINUTES
 
 if TYPE_CHECKING:
     from annotate.runs import Project
+
+CUSTOM_FIELDS_WARNING = """\
+warning: scripts in custom fields may run, and so may any script that stands in a record's text:
+  it can read the session of whoever opens the record and answer in their name.
+  Use this only for records that all come from people you trust, and start without it again after.\
+"""
 
 
 @annotate_commands.command("init")
@@ -35,7 +42,26 @@ def init(folder: Path) -> None:
 @click.option(
     "--detach/--foreground", default=True, help="Return when all is up, or stay until Ctrl-C."
 )
-def up(port: int, dashboard_port: int, dashboard: bool, detach: bool) -> None:
+@click.option(
+    "--lease",
+    type=click.FloatRange(min=0),
+    default=DEFAULT_MINUTES,
+    show_default=True,
+    help="Minutes of silence after which what an annotator holds open goes to others; 0: none.",
+)
+@click.option(
+    "--allow-custom-fields",
+    is_flag=True,
+    help="Let custom fields run their scripts, and with them any script in any record.",
+)
+def up(
+    port: int,
+    dashboard_port: int,
+    dashboard: bool,
+    detach: bool,
+    lease: float,
+    allow_custom_fields: bool,
+) -> None:
     """Start Argilla, and the dashboard, for this project on this machine."""
     from annotate.embedded.process import running, start
 
@@ -44,7 +70,9 @@ def up(port: int, dashboard_port: int, dashboard: bool, detach: bool) -> None:
     argilla = running(home)
     if argilla is None:
         click.echo("starting Argilla …", err=True)
-        argilla = start(home, port)
+        if allow_custom_fields:
+            click.echo(CUSTOM_FIELDS_WARNING, err=True)
+        argilla = start(home, port, lease_minutes=lease, custom_fields=allow_custom_fields)
     click.echo(f"Argilla    {argilla.url}")
     click.echo(f"  owner and password in {os.path.relpath(home / 'credentials.json')}")
     if dashboard:
@@ -101,39 +129,6 @@ def _stop_all(project: Project) -> list[str]:
     if stop(project.state_dir / "argilla"):
         stopped.append("Argilla")
     return stopped
-
-
-@annotate_commands.group("users")
-def users() -> None:
-    """Annotators' accounts in Argilla."""
-
-
-@users.command("add")
-@click.argument("names", nargs=-1, required=True, metavar="NAME...")
-def add(names: tuple[str, ...]) -> None:
-    """Make an account for each NAME, with a password of its own, where there is none."""
-    from annotate.accounts import add_users, users_file
-    from annotate.server import connect
-
-    project = here()
-    with connect(project) as server:
-        added = add_users(project, server, names)
-        click.echo(f"{len(added)} annotators may log in at {server.url}")
-    click.echo(f"  passwords in {os.path.relpath(users_file(project))}")
-
-
-@users.command("list")
-def show() -> None:
-    """List the accounts, and for which this project knows the password."""
-    from annotate.accounts import accounts, users_file
-    from annotate.server import connect
-
-    project = here()
-    known = os.path.relpath(users_file(project))
-    with connect(project) as server:
-        for account in accounts(project, server):
-            where = f"password in {known}" if account.password else ""
-            click.echo(f"{account.name:<24}{account.role:<12}{where}".rstrip())
 
 
 @annotate_commands.command("import")

@@ -23,7 +23,7 @@ from annotate.ledger import Entry, Ledger
 from annotate.progress import progress
 from annotate.records import SCHEMAS, table_from_rows
 from annotate.runs import Project, Run, RunPlan
-from annotate.server import Server, connect
+from annotate.server import Server, connect, workspace_of
 from annotate.server_types import Response
 
 _ROWS_A_CHUNK = 50_000
@@ -42,8 +42,8 @@ def pull(project: Project, push_run: Run, *, again: bool = False) -> Run:
     guideline = load_guideline(project.root, push_run.manifest["settings"]["guideline"])
     batches = sorted(pc.unique(items["batch"]).to_pylist())
     ledger = Ledger.of(project)
-    with connect(project) as server:
-        appended = sum(_into_ledger(server, ledger, name, guideline.name) for name in batches)
+    with connect(project, workspace_of(push_run)) as server:
+        appended = sum(write_down(server, ledger, name, guideline.name) for name in batches)
     latest = _latest(ledger, batches, items)
     plan = RunPlan("pull", push_run.round, (push_run,), {"responses": _digest(latest)})
     if again:
@@ -70,8 +70,13 @@ def pull(project: Project, push_run: Run, *, again: bool = False) -> Run:
     return draft.run
 
 
-def _into_ledger(server: Server, ledger: Ledger, name: str, guideline: str) -> int:
-    """Write down what the server holds of a batch and the ledger does not; how many these were."""
+def write_down(server: Server, ledger: Ledger, name: str, guideline: str) -> int:
+    """Write down what the server holds of a batch and the ledger does not; how many these were.
+
+    Raises:
+        ServerError: the server's workspace does not have the batch.
+        ResourceError: the disk is full.
+    """
     batch = server.batch(name)
     with progress(f"pull {name}", server.count(batch)) as advance:
         seen = list(server.responses(batch, advance))

@@ -44,6 +44,7 @@ def push(
     seed: int = 0,
     again: bool = False,
     select: Sequence[str] | None = None,
+    workspace: str | None = None,
 ) -> Run:
     """Show a run's outputs to people, as items of an Argilla data set.
 
@@ -58,6 +59,8 @@ def push(
         pairs_per_prompt: show at most so many pairs of a prompt.
         again: make new items in a new batch although these were pushed before.
         select: ids of failures or prompts; everything if None.
+        workspace: who is a member of it may answer; see `annotate.server.connect` for None. The
+            same outputs in another workspace are a push of its own.
 
     Raises:
         InputError: nothing to show, an id that is not in the run, or a bad guideline.
@@ -69,8 +72,8 @@ def push(
             where=run.id,
             remedy="Name a generate, import, evaluate or failures run; `handloom runs` lists them",
         )
-    if batch is not None and not batch.strip():
-        raise InputError("--batch must not be empty")
+    if batch is not None:
+        _named(batch, "batch")
     rules = load_guideline(project.root, guideline)
     if overlap is not None:
         rules = dataclasses.replace(rules, overlap=_positive(overlap, "overlap"))
@@ -84,11 +87,15 @@ def push(
         "select": sorted(set(select)) if select is not None else None,
         "batch": batch,
     }
+    if workspace is not None:  # ids of runs without one stay what they were
+        settings["workspace"] = _named(workspace, "workspace")
+    if batch is not None:
+        _refuse_in_two_workspaces(project, batch, workspace)
     plan = RunPlan("push", run.round, (run,), settings, seed)
     if again:
         plan = project.again(plan)
     name = batch or f"r{run.round}-{rules.task}-{plan.run_id.rpartition('-')[2]}"
-    with connect(project) as server:
+    with connect(project, workspace) as server:
         finished = project.finished(plan)
         if finished is not None:
             _publish(server, run, finished.read("items"), rules)
@@ -104,8 +111,28 @@ def push(
                 added=added,
                 quarantined=read_table(draft.path / "quarantine.parquet").num_rows,
                 server=server.url,
+                workspace=server.workspace,
             )
     return draft.run
+
+
+def _named(name: str, option: str) -> str:
+    if not name.strip():
+        raise InputError(f"--{option} must not be empty")
+    return name
+
+
+def _refuse_in_two_workspaces(project: Project, batch: str, workspace: str | None) -> None:
+    """The ledger knows an item by its batch: one name stands for one data set."""
+    for run in project.all_runs():
+        settings = run.manifest["settings"]
+        elsewhere = settings.get("workspace")
+        if run.step == "push" and settings["batch"] == batch and elsewhere != workspace:
+            raise InputError(
+                f"the batch {batch} is in the workspace {elsewhere or 'of the project'} already",
+                where=run.id,
+                remedy="Choose another --batch",
+            )
 
 
 def _positive(number: int, option: str) -> int:

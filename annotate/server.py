@@ -20,7 +20,7 @@ import httpx
 
 from annotate.errors import ServerError
 from annotate.guidelines import Guideline
-from annotate.runs import Project
+from annotate.runs import Project, Run
 from annotate.server_types import Batch, Record, Response, Submission, User
 from annotate.transport import StatusError, Transport, pause
 
@@ -35,8 +35,11 @@ _PASSES = 5
 _CREATE_ATTEMPTS = 4
 
 
-def connect(project: Project) -> Server:
+def connect(project: Project, workspace: str | None = None) -> Server:
     """The server this project uses: the environment's, else the embedded one if it is running.
+
+    Args:
+        workspace: the environment's, else `handloom`, if None.
 
     Raises:
         ServerError: none is running, it cannot be reached, or it refuses the key.
@@ -57,9 +60,20 @@ def connect(project: Project) -> Server:
 
         own = credentials(project.state_dir / "argilla")
         url, key = own.url, own.api_key
-    server = Server(url, key, workspace=os.environ.get(WORKSPACE_VARIABLE) or WORKSPACE)
+    chosen = workspace or os.environ.get(WORKSPACE_VARIABLE) or WORKSPACE
+    server = Server(url, key, workspace=chosen)
     server.check()
     return server
+
+
+def workspace_of(push_run: Run) -> str | None:
+    """The workspace that the batches of a push are in; None leaves it to `connect`.
+
+    The push's --workspace, else the one the environment names now, else the one it named then.
+    """
+    if (asked := push_run.manifest["settings"].get("workspace")) is not None:
+        return str(asked)
+    return None if os.environ.get(WORKSPACE_VARIABLE) else push_run.metrics.get("workspace")
 
 
 class Server:
@@ -96,6 +110,10 @@ class Server:
     def as_user(self, user: User) -> Server:
         """The same server as another user sees it."""
         return Server(self.url, user.api_key, workspace=self.workspace)
+
+    def in_workspace(self, name: str) -> Server:
+        """The same server and user in another workspace."""
+        return Server(self.url, self._key, workspace=name)
 
     def request(self, method: str, path: str, *, json: Any = None, **params: Any) -> Any:
         """One REST call under `/api/v1/`, retried; see `annotate.transport`."""

@@ -21,7 +21,7 @@ from annotate.errors import InputError, ServerError
 from annotate.guidelines import Guideline, load_guideline
 from annotate.progress import progress
 from annotate.runs import Project, Run
-from annotate.server import RESPONSES_A_REQUEST, Server, connect
+from annotate.server import RESPONSES_A_REQUEST, Server, connect, workspace_of
 from annotate.server_types import Submission
 from annotate.simulated_annotators import (
     SETTINGS_FILE,
@@ -96,7 +96,7 @@ def simulate(
     shared = dict(
         zip((row["item_id"] for row in rows), assign(len(rows), names, votes, rng), strict=True)
     )
-    with connect(project) as server:
+    with connect(project, workspace_of(push_run)) as server:
         record_ids, done = _state(server, items)
         todo = _todo(rows, shared, done, votes)
         users = {user.name: user for user in add_users(project, server, names)}

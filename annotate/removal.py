@@ -1,0 +1,126 @@
+"""Somebody leaves: the account goes, every response stays in the ledger.
+
+Argilla deletes a person's responses with the account. So the person is first taken out of every
+workspace, which ends their answering; then all that the server holds of every batch is written into
+the ledger; only then the account is deleted. What fails before that puts the memberships back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from annotate.accounts import find_user, forget_password, responses_by_data_set, workspaces_of
+from annotate.batches import pushed_batches, write_down_all
+from annotate.errors import InputError
+from annotate.ledger import Ledger
+from annotate.runs import Project
+from annotate.server import Server
+from annotate.server_types import User
+from annotate.transport import StatusError
+
+
+@dataclass(frozen=True)
+class Removed:
+    """An account that is gone."""
+
+    name: str
+    kept: int
+    """Their responses that the ledger keeps, drafts and discards too."""
+    lost: int
+    """Those that went with it: to data sets that are not of this project."""
+
+
+def remove_users(
+    project: Project, server: Server, names: Sequence[str], *, lose_others: bool = False
+) -> list[Removed]:
+    """Delete accounts once every response of theirs to this project is in the ledger.
+
+    Reads every batch of the project that is on the server once, and the ledger once.
+
+    Args:
+        lose_others: delete although the person answered data sets that this project did not push
+            (or whose push is unfinished): those responses go with the account.
+
+    Raises:
+        InputError: no such account, one's own, or answers to data sets that are not of this
+            project; nothing was changed.
+        ServerError, ProjectError, ResourceError: the ledger could not be brought up to date, and
+            nobody was removed.
+    """
+    users = [find_user(server, name) for name in dict.fromkeys(names)]
+    own = server.check()
+    if any(user.id == own.id for user in users):
+        raise InputError("this account is the one in use", where=own.name)
+    lost = {user.name: _answers_elsewhere(project, server, user.name) for user in users}
+    for name, others in lost.items():
+        if others and not lose_others:
+            sets = ", ".join(f"{count} to {data_set}" for data_set, count in others.items())
+            raise InputError(
+                f"has answers to data sets that no finished push of this project made ({sets})",
+                where=name,
+                remedy="Finish that push, or lose them with the account: --lose-others",
+            )
+    left = _take_out(server, users)
+    try:
+        ledger = Ledger.of(project)
+        write_down_all(project, server, ledger)
+    except BaseException:  # Ctrl-C too
+        _put_back(server, left)
+        raise
+    for user in users:
+        _delete(server, user)
+        forget_password(project, user.name)
+    kept = _kept(ledger, {user.name for user in users})
+    return [Removed(u.name, kept[u.name], sum(lost[u.name].values())) for u in users]
+
+
+def _answers_elsewhere(project: Project, server: Server, name: str) -> dict[str, int]:
+    """Data set → this person's responses, of those that are no batch of this project."""
+    ours = {(b.workspace or server.workspace, b.name) for b in pushed_batches(project)}
+    return {
+        data_set: said[name]
+        for (workspace, data_set), said in responses_by_data_set(server).items()
+        if said.get(name) and (workspace, data_set) not in ours
+    }
+
+
+def _take_out(server: Server, users: Sequence[User]) -> list[tuple[str, User]]:
+    """End these people's memberships; (workspace id, user) of each."""
+    left = []
+    for workspace in workspaces_of(server).values():
+        path = f"workspaces/{workspace}/users"
+        members = {item["id"] for item in server.request("GET", path)["items"]}
+        for user in users:
+            if user.id in members:
+                _request_gone(server, f"{path}/{user.id}")
+                left.append((workspace, user))
+    return left
+
+
+def _put_back(server: Server, left: Sequence[tuple[str, User]]) -> None:
+    for workspace, user in left:
+        server.create(f"workspaces/{workspace}/users", {"user_id": user.id})
+
+
+def _delete(server: Server, user: User) -> None:
+    _request_gone(server, f"users/{user.id}")
+
+
+def _request_gone(server: Server, path: str) -> None:
+    """DELETE something that a dropped connection may have deleted already."""
+    try:
+        server.request("DELETE", path)
+    except StatusError as error:
+        if error.status != 404:
+            raise
+
+
+def _kept(ledger: Ledger, names: set[str]) -> dict[str, int]:
+    """Responses of these people that the ledger keeps, by person."""
+    batches = {entry.batch for entry in ledger if entry.annotator in names}
+    kept = dict.fromkeys(names, 0)
+    for entry in ledger.standing(batches).values():
+        if entry.annotator in names and entry.status != "deleted":
+            kept[entry.annotator] += 1
+    return kept
