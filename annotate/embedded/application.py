@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, cast
 
 from starlette.staticfiles import StaticFiles
 
-from annotate.embedded import headers, patches
+from annotate.embedded import headers, login_limits, patches
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -36,7 +36,8 @@ def equip(
     if patched:
         patches.apply()
     secured = headers.security_headers(_pages(app), custom_fields=custom_fields)
-    return headers.with_security_headers(cast("ASGI3Application", app), secured)
+    limited = login_limits.limited(cast("ASGI3Application", app))
+    return headers.with_security_headers(limited, secured)
 
 
 def _pages(app: "FastAPI") -> Path:

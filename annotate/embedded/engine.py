@@ -8,6 +8,7 @@ a session; SQLite works in a thread.
 import asyncio
 import sqlite3
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 from uuid import UUID
@@ -36,7 +37,7 @@ from argilla_server.search_engine import (
 )
 from argilla_server.settings import settings
 
-from annotate.embedded import documents, search
+from annotate.embedded import documents, leases, queues, search
 from annotate.embedded.index import DatasetIndex, delete_files
 
 Result = TypeVar("Result")
@@ -94,6 +95,7 @@ class HandloomSearchEngine(SearchEngine):  # type: ignore[misc]
 
     async def delete_index(self, dataset: Dataset) -> None:
         """Remove a data set's index, if there is one."""
+        leases.of_server().forget(dataset.id)
         path = self._path(dataset.id)
         if index := self._open.pop(path, None):
             index.close()
@@ -132,11 +134,13 @@ class HandloomSearchEngine(SearchEngine):  # type: ignore[misc]
         index = self.index(response.record.dataset_id)
         row = documents.response_row(response)
         await _off_loop(index.put_response, response.record_id.bytes, row)
+        queues.note_answer(leases.of_server(), response, response.status.value)
 
     async def delete_record_response(self, response: Response) -> None:
         """Forget a response."""
         index = self.index(response.record.dataset_id)
         await _off_loop(index.delete_response, response.id.bytes)
+        queues.note_answer(leases.of_server(), response, "deleted")
 
     async def update_record_suggestion(self, suggestion: Suggestion) -> None:
         """Add a suggestion or replace it."""
@@ -187,7 +191,9 @@ class HandloomSearchEngine(SearchEngine):  # type: ignore[misc]
             limit=limit,
             shuffled_for=UUID(str(user_id)).bytes if user_id else None,
         )
-        hits, total = await _off_loop(search.run, self.index(dataset.id), request)
+        queue = queues.queue_of(leases.of_server(), dataset, user_id, request)
+        find = partial(queues.serve, queue) if queue else search.run
+        hits, total = await _off_loop(find, self.index(dataset.id), request)
         return SearchResponses(items=_items(hits), total=total)
 
     async def similarity_search(

@@ -28,6 +28,9 @@ STRICT_TRANSPORT = ("strict-transport-security", "max-age=31536000")
 
 _INLINE_SCRIPT = re.compile(r"<script>(.*?)</script>", re.DOTALL)
 
+_BASE = "@@baseUrl@@"
+"""What Argilla replaces in its pages when it starts: the path it is served under, none here."""
+
 _HUB_PREVIEW = "https://datasets-server.huggingface.co"
 """Asked by the owner's own page when they choose a data set of the Hub to import."""
 
@@ -82,10 +85,10 @@ def content_security_policy(pages: Path, *, custom_fields: bool = False) -> str:
 
 
 def _inline_scripts(pages: Path) -> list[str]:
-    """The sources that stand for the inline scripts of a folder's pages."""
+    """The sources that stand for the inline scripts of a folder's pages, as they are served."""
     return sorted(
         {
-            _hash(script)
+            _hash(script.replace(_BASE, ""))
             for page in pages.rglob("*.html")
             for script in _INLINE_SCRIPT.findall(page.read_text(encoding="utf-8"))
         }

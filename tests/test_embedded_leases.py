@@ -1,0 +1,405 @@
+"""Leases: nobody is offered what enough people hold open, and nobody is kept from work for long."""
+
+from __future__ import annotations
+
+import random
+import threading
+import uuid
+from collections import Counter
+from collections.abc import Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+import argilla as rg
+import httpx
+import pytest
+from conftest import RunningArgilla
+from hypothesis import given
+from hypothesis import strategies as st
+from page_client import PageClient
+
+from annotate.embedded.leases import BURST_SECONDS, YIELD_FRACTION, Leases
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+
+SILENCE = 600.0
+DATASET, OTHER_DATASET = UUID(int=1), UUID(int=2)
+ADA, BEN, CLEO = b"ada", b"ben", b"cleo"
+
+
+class Clock:
+    """Seconds, which the test lets pass."""
+
+    def __init__(self) -> None:
+        self.seconds = 1_000_000.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+    @property
+    def moment(self) -> datetime:
+        return datetime.fromtimestamp(self.seconds, UTC)
+
+
+class Desk:
+    """Leases, a clock, and one data set with its submitted answers."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.leases = Leases(SILENCE, self.clock)
+        self.submitted: dict[bytes, set[bytes]] = {}
+
+    def taken(self, user: bytes, needed: int = 1) -> tuple[set[bytes], set[bytes]]:
+        taken = self.leases.taken(DATASET, user, needed, self._submitted)
+        return set(taken.held), set(taken.yielding)
+
+    def serve(self, user: bytes, *records: bytes, dataset: UUID = DATASET) -> list[bytes]:
+        self.leases.open(dataset, user, "view")
+        stamp = self.leases.taken(dataset, user, 1, self._submitted).stamp
+        return self.leases.grant(dataset, user, records, stamp, most=20)
+
+    def answer(self, user: bytes, record: bytes, status: str = "submitted") -> None:
+        if status == "submitted":
+            self.submitted.setdefault(record, set()).add(user)
+        self.leases.answered(DATASET, user, record, status, self.clock.moment)
+
+    def _submitted(self, records: Collection[bytes]) -> Mapping[bytes, Collection[bytes]]:
+        return {one: self.submitted[one] for one in records if one in self.submitted}
+
+
+@pytest.fixture
+def desk() -> Desk:
+    return Desk()
+
+
+def test_what_one_holds_no_other_is_offered_where_one_answer_is_enough(desk: Desk) -> None:
+    desk.serve(ADA, b"1", b"2")
+    assert desk.taken(BEN) == ({b"1", b"2"}, set())
+    assert desk.taken(ADA) == (set(), set())
+    assert desk.taken(BEN, needed=2) == (set(), set())
+    desk.serve(CLEO, b"2")
+    assert desk.taken(BEN, needed=2) == ({b"2"}, set())
+
+
+def test_leases_and_submitted_answers_count_together_and_each_person_once(desk: Desk) -> None:
+    desk.submitted = {b"1": {CLEO}, b"2": {ADA}}
+    desk.serve(ADA, b"1", b"2")
+    assert desk.taken(BEN, needed=2) == ({b"1"}, set())
+
+
+@pytest.mark.parametrize("status", ["submitted", "discarded", "deleted"])
+def test_an_answer_ends_the_lease(desk: Desk, status: str) -> None:
+    desk.serve(ADA, b"1", b"2")
+    desk.answer(ADA, b"1", status)
+    assert desk.taken(BEN) == ({b"2"}, set())
+    assert desk.leases.open(DATASET, ADA, "view") == (b"2",)
+
+
+def test_a_draft_keeps_the_lease_until_it_is_submitted(desk: Desk) -> None:
+    desk.serve(ADA, b"1")
+    desk.answer(ADA, b"1", "draft")
+    assert desk.taken(BEN) == ({b"1"}, set())
+    desk.answer(ADA, b"1")
+    assert desk.taken(BEN) == (set(), set())
+
+
+def test_after_a_while_all_but_the_record_in_front_yields_and_in_the_end_that_too(
+    desk: Desk,
+) -> None:
+    desk.serve(ADA, b"1", b"2", b"3")
+    desk.answer(ADA, b"1")
+    desk.clock.seconds += SILENCE * YIELD_FRACTION + 1
+    assert desk.taken(BEN) == ({b"2"}, {b"3"})
+    desk.serve(ADA)
+    assert desk.taken(BEN) == ({b"2", b"3"}, set())
+    desk.clock.seconds += SILENCE + 1
+    assert desk.taken(BEN) == (set(), set())
+
+
+def test_who_turns_to_another_data_set_yields_all_but_their_drafts(desk: Desk) -> None:
+    desk.serve(ADA, b"1", b"2")
+    desk.answer(ADA, b"1", "draft")
+    desk.serve(ADA, b"9", dataset=OTHER_DATASET)
+    assert desk.taken(BEN) == ({b"1"}, {b"2"})
+
+
+def test_another_view_releases_what_was_held_for_the_first(desk: Desk) -> None:
+    desk.serve(ADA, b"1", b"2")
+    assert desk.leases.open(DATASET, ADA, "filtered") is None
+    assert desk.taken(BEN) == (set(), set())
+
+
+def test_who_leafs_through_a_data_set_holds_only_the_last_pages(desk: Desk) -> None:
+    records = [bytes([number]) for number in range(50)]
+    for start in range(0, 50, 10):
+        desk.serve(ADA, *records[start : start + 10])
+    assert desk.taken(BEN)[0] == set(records[-20:])
+
+
+def test_of_two_who_found_the_same_only_the_first_is_granted_it(desk: Desk) -> None:
+    stamp = desk.leases.taken(DATASET, BEN, 1, dict).stamp
+    desk.serve(ADA, b"1")
+    assert desk.leases.grant(DATASET, BEN, [b"1", b"2"], stamp, most=20) == [b"2"]
+
+
+def test_pages_become_shorter_towards_the_end(desk: Desk) -> None:
+    for user in (ADA, BEN, CLEO):
+        desk.serve(user)
+    assert desk.leases.room(DATASET, ADA, free=600) == 100
+    desk.serve(ADA, *(bytes([number]) for number in range(5)))
+    desk.answer(ADA, bytes([0]))
+    assert desk.leases.room(DATASET, ADA, free=20) == 0  # a share of four, and four ahead
+    assert desk.leases.room(DATASET, ADA, free=20) == 1  # asked again without having answered
+    assert desk.leases.room(DATASET, BEN, free=1) == 1
+
+
+@given(
+    steps=st.lists(
+        st.tuples(
+            st.sampled_from([ADA, BEN, CLEO]),
+            st.sampled_from(["serve", "submitted", "discarded", "draft", "wait", "view"]),
+            st.integers(0, 30),
+        ),
+        max_size=60,
+    ),
+    needed=st.integers(1, 3),
+)
+def test_no_record_is_ever_held_by_more_than_it_needs(
+    steps: list[tuple[bytes, str, int]], needed: int
+) -> None:
+    desk = Desk()
+    done: dict[bytes, set[bytes]] = {user: set() for user in (ADA, BEN, CLEO)}
+    for user, what, number in steps:
+        mine = desk.leases.open(DATASET, user, "view") or ()
+        if what == "serve":
+            taken = desk.leases.taken(DATASET, user, needed, desk._submitted)
+            free = [
+                record
+                for record in (bytes([n]) for n in range(30))
+                if record not in taken.held | taken.yielding | set(mine) | done[user]
+                and len(desk.submitted.get(record, ())) < needed
+            ]
+            desk.leases.grant(DATASET, user, free[:number], taken.stamp, most=20)
+        elif what == "wait":
+            desk.clock.seconds += number
+        elif what == "view":
+            desk.leases.open(DATASET, user, number)
+        elif mine:
+            record = mine[number % len(mine)]
+            done[user].add(record)
+            desk.answer(user, record, what)
+    over = [record for record, people in desk.submitted.items() if len(people) > needed]
+    assert over == []
+
+
+def test_seconds_count_from_when_it_was_shown_or_from_the_answer_before(desk: Desk) -> None:
+    desk.serve(ADA, b"1", b"2", b"3")
+    desk.clock.seconds += 12
+    desk.answer(ADA, b"1")
+    first = desk.clock.moment
+    desk.clock.seconds += 30
+    desk.answer(ADA, b"2")
+    assert desk.leases.seconds(ADA, b"1", first) == pytest.approx(12)
+    assert desk.leases.seconds(ADA, b"2", desk.clock.moment) == pytest.approx(30)
+    naive = desk.clock.moment.replace(tzinfo=None)
+    assert desk.leases.seconds(ADA, b"2", naive) == pytest.approx(30)
+
+
+def test_seconds_are_unknown_where_they_cannot_be_known(desk: Desk) -> None:
+    desk.serve(ADA, b"1", b"2", b"3")
+    assert desk.leases.seconds(ADA, b"9", desk.clock.moment) is None
+    assert desk.leases.seconds(BEN, b"1", desk.clock.moment) is None
+    before_it_was_shown = desk.clock.moment - timedelta(seconds=1)
+    assert desk.leases.seconds(ADA, b"1", before_it_was_shown) is None
+    desk.clock.seconds += SILENCE + 1
+    assert desk.leases.seconds(ADA, b"1", desk.clock.moment) is None
+    desk.serve(ADA, b"2", b"3")
+    desk.clock.seconds += 20
+    together = desk.clock.moment
+    desk.answer(ADA, b"2")
+    desk.clock.seconds += BURST_SECONDS / 2
+    desk.answer(ADA, b"3")
+    assert desk.leases.seconds(ADA, b"2", together) is None
+    assert desk.leases.seconds(ADA, b"3", desk.clock.moment) is None
+
+
+class Team:
+    """A workspace on the real server with annotators of its own."""
+
+    def __init__(self, server: RunningArgilla, people: int) -> None:
+        self.server = server
+        self.client = rg.Argilla(api_url=server.url, api_key=server.api_key)
+        self.owner = httpx.Client(
+            base_url=f"{server.url}/api/v1",
+            headers={"X-Argilla-Api-Key": server.api_key},
+            timeout=60,
+        )
+        name = f"leases-{uuid.uuid4().hex[:8]}"
+        self.workspace = rg.Workspace(name, client=self.client).create()
+        self.keys = [self._annotator() for _ in range(people)]
+
+    def _annotator(self) -> str:
+        name = f"ann-{uuid.uuid4().hex[:8]}"
+        user = {"first_name": name, "username": name, "password": uuid.uuid4().hex}
+        made = self.owner.post("/users", json=user).raise_for_status().json()
+        self.owner.post(
+            f"/workspaces/{self.workspace.id}/users", json={"user_id": made["id"]}
+        ).raise_for_status()
+        return str(made["api_key"])
+
+    def dataset(self, records: int, overlap: int = 1) -> str:
+        settings = rg.Settings(
+            fields=[rg.TextField("text")],
+            questions=[rg.LabelQuestion("label", labels=["yes", "no"])],
+            metadata=[rg.IntegerMetadataProperty("number")],
+            distribution=rg.TaskDistribution(min_submitted=overlap),
+        )
+        dataset = rg.Dataset(
+            f"set-{uuid.uuid4().hex[:8]}",
+            workspace=self.workspace,
+            settings=settings,
+            client=self.client,
+        ).create()
+        dataset.records.log(
+            [
+                rg.Record(id=str(n), fields={"text": f"text {n}"}, metadata={"number": n})
+                for n in range(records)
+            ]
+        )
+        return str(dataset.id)
+
+    def page(self, dataset: str, person: int, **options: object) -> PageClient:
+        return PageClient(self.server.url, dataset, self.keys[person], **options)  # type: ignore[arg-type]
+
+    def submissions(self, dataset: str) -> Counter[str]:
+        """Submitted answers by record, from Argilla's database."""
+        counts: Counter[str] = Counter()
+        for offset in range(0, 10_000, 1000):
+            page = self.owner.get(
+                f"/datasets/{dataset}/records",
+                params={"include": "responses", "offset": offset, "limit": 1000},
+            ).raise_for_status()
+            for record in page.json()["items"]:
+                given = [one for one in record["responses"] if one["status"] == "submitted"]
+                counts[record["id"]] = len(given)
+            if len(page.json()["items"]) < 1000:
+                return counts
+        raise AssertionError("more records than were made")
+
+
+@pytest.fixture(scope="module")
+def team(argilla_server: RunningArgilla) -> Team:
+    return Team(argilla_server, people=15)
+
+
+@pytest.mark.parametrize("overlap", [1, 2, 3])
+def test_many_at_once_submit_no_more_than_is_needed(team: Team, overlap: int) -> None:
+    records = 120
+    dataset = team.dataset(records, overlap)
+    paces = random.Random(overlap)
+    pages = [team.page(dataset, person) for person in range(15)]
+    with ThreadPoolExecutor(15) as people:
+        done = sum(people.map(lambda page: page.work(paces.uniform(0, 0.05)), pages))
+    counts = team.submissions(dataset)
+    assert sum(counts.values()) == done
+    over = sum(max(0, count - overlap) for count in counts.values())
+    assert over <= 0.01 * records * overlap
+    assert all(count >= overlap for count in counts.values())
+    print(f"overlap {overlap}: {done} submissions, {over} too many")
+
+
+def test_one_person_pages_through_everything_once(team: Team) -> None:
+    dataset = team.dataset(45)
+    page = team.page(dataset, 0)
+    page.load()
+    assert (len(page.store), page.total) == (10, 45)
+    assert page.work() == 45
+
+
+def test_a_reload_shows_the_same_records_again(team: Team) -> None:
+    dataset = team.dataset(40)
+    page = team.page(dataset, 0)
+    first = list(page.load())
+    page.answer(first[0])
+    assert page.load()[:9] == first[1:]
+
+
+def test_others_are_served_other_records_and_the_count_is_of_what_is_there_for_one(
+    team: Team,
+) -> None:
+    dataset = team.dataset(16)
+    ada, ben = team.page(dataset, 0), team.page(dataset, 1)
+    assert len(ada.load()) == 8
+    assert ada.total == 16
+    assert not set(ada.store) & set(ben.load())
+    assert ben.total == 8
+
+
+def test_discarding_gives_a_record_to_others(team: Team) -> None:
+    dataset = team.dataset(2)
+    ada, ben = team.page(dataset, 0), team.page(dataset, 1)
+    (record,) = ada.load()
+    assert record not in ben.load()
+    ada.answer(record, "discarded")
+    assert record in ben.fetch(1)
+
+
+def test_filters_and_sorts_page_consistently(team: Team) -> None:
+    dataset = team.dataset(30)
+    page = team.page(dataset, 0)
+    conditions = page.query["filters"]["and"]
+    upper = {
+        "type": "range",
+        "scope": {"entity": "metadata", "metadata_property": "number"},
+        "ge": 10,
+    }
+    order = {"scope": {"entity": "metadata", "metadata_property": "number"}, "order": "desc"}
+    page.query = {"filters": {"and": [*conditions, upper]}, "sort": [order]}
+    assert page.work() == 20
+    numbers = [_number(team, record) for record in page.store]
+    assert numbers == list(range(29, 9, -1))
+
+
+def _number(team: Team, record: str) -> int:
+    found: int = (
+        team.owner.get(f"/records/{record}").raise_for_status().json()["metadata"]["number"]
+    )
+    return found
+
+
+def test_the_owner_looks_without_holding_and_holds_after_answering(team: Team) -> None:
+    dataset = team.dataset(12)
+    owner = PageClient(team.server.url, dataset, team.server.api_key)
+    annotator = team.page(dataset, 0)
+    assert len(owner.load()) == 10
+    assert len(annotator.load()) == 6
+    assert not set(owner.load()) & set(annotator.store)
+    owner.answer(owner.store[0])
+    held = owner.load()
+    assert held
+    assert not set(held) & set(team.page(dataset, 1).load())
+
+
+def test_searching_without_the_pages_own_filters_leases_nothing(team: Team) -> None:
+    dataset = team.dataset(12)
+    everything = {"filters": {"and": [PageClient("", "", "").query["filters"]["and"][0]]}}
+    curious = team.page(dataset, 0, query=everything, many=50)
+    assert len(curious.load()) == 12
+    assert len(team.page(dataset, 1).load()) == 6
+    assert curious.total == 12
+
+
+def test_a_busy_minute_starves_nobody(team: Team) -> None:
+    """Someone loads a page and leaves it; the others finish everything else meanwhile."""
+    dataset = team.dataset(40)
+    idle = team.page(dataset, 0)
+    held = set(idle.load())
+    stop = threading.Event()
+    others = [team.page(dataset, person) for person in range(1, 5)]
+    with ThreadPoolExecutor(4) as people:
+        done = sum(people.map(lambda page: page.work(0.0, stop), others))
+    assert done == 40 - len(held)
+    for record in held:
+        idle.answer(record)
+    assert set(team.submissions(dataset).values()) == {1}
