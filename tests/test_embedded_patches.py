@@ -31,9 +31,9 @@ from sqlalchemy import event, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import selectinload
 
+from annotate.embedded import database as databases
 from annotate.embedded import patches
 from annotate.embedded.engine import HandloomSearchEngine
-from annotate.embedded.serve import _prepare_database
 
 QUESTIONS = [
     {"type": "text", "use_markdown": False},
@@ -46,7 +46,10 @@ METADATA = [{"type": "terms", "values": ["a"]}, {"type": "integer", "min": 0, "m
 
 @pytest.fixture(scope="module", autouse=True)
 def database() -> None:
-    _prepare_database(Path(os.environ["ARGILLA_HOME_PATH"]) / "argilla.db")
+    home = Path(os.environ["ARGILLA_HOME_PATH"])
+    chosen = databases.choose(home, None)
+    with databases.opened(chosen, home):
+        databases.migrate(chosen)
 
 
 @pytest.fixture

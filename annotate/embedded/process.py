@@ -10,6 +10,7 @@ import urllib.request
 from pathlib import Path
 
 from annotate.embedded.home import ServerAddress, address, holder, prepare
+from annotate.embedded.leases import DEFAULT_MINUTES
 from annotate.errors import ServerError
 
 START_SECONDS = 180.0
@@ -19,13 +20,22 @@ LOG_TAIL_LINES = 5
 _POLL_SECONDS = 0.1
 
 
-def start(home: Path, port: int = 6900, *, timeout: float = START_SECONDS) -> ServerAddress:
+def start(
+    home: Path,
+    port: int = 6900,
+    *,
+    timeout: float = START_SECONDS,
+    lease_minutes: float = DEFAULT_MINUTES,
+    custom_fields: bool = False,
+) -> ServerAddress:
     """Start the server in the background and wait until it answers.
 
     Args:
         home: the server's folder, made if need be.
         port: on loopback; 0 takes any free one.
         timeout: seconds to wait; a first start migrates the database and takes longest.
+        lease_minutes: silence after which a person's records go to others; 0: no leases.
+        custom_fields: let the scripts of custom fields run, and any other in a record.
 
     Raises:
         ServerError: one runs on this folder already, the port is taken, or it did not start.
@@ -37,13 +47,16 @@ def start(home: Path, port: int = 6900, *, timeout: float = START_SECONDS) -> Se
             remedy="Use it, or stop it with `handloom down`",
         )
     prepare(home)
+    arguments = ["--home", str(home), "--port", str(port), "--lease", str(lease_minutes)]
+    if custom_fields:
+        arguments.append("--allow-custom-fields")
     log = home / "server.log"
     if log.exists() and log.stat().st_size > LOG_BYTES:
         log.replace(log.with_suffix(".log.1"))
     with log.open("ab") as output:
         began = output.tell()
         child = subprocess.Popen(
-            [sys.executable, "-m", "annotate.embedded", "--home", str(home), "--port", str(port)],
+            [sys.executable, "-m", "annotate.embedded", *arguments],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

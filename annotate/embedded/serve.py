@@ -1,21 +1,20 @@
 """The embedded server itself: the real Argilla, in this process, on loopback."""
 
 import asyncio
-import contextlib
-import io
-import logging
 import os
 import shutil
 import signal
 import socket
-import sqlite3
 import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from annotate.embedded import database, leases
 from annotate.embedded import home as folder
 from annotate.embedded.home import Secrets, ServerAddress
+from annotate.embedded.leases import DEFAULT_MINUTES
+from annotate.embedded.log_format import log_without_secrets
 from annotate.errors import ServerError
 
 if TYPE_CHECKING:
@@ -23,13 +22,17 @@ if TYPE_CHECKING:
     from uvicorn._types import ASGI3Application
 
 GRACE_SECONDS = 5
-BUSY_SECONDS = 30
-LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-
-_LOG = logging.getLogger(__name__)
 
 
-def serve(home: Path, host: str = "127.0.0.1", port: int = 6900, *, patched: bool = True) -> None:
+def serve(
+    home: Path,
+    host: str = "127.0.0.1",
+    port: int = 6900,
+    *,
+    patched: bool = True,
+    lease_minutes: float = DEFAULT_MINUTES,
+    custom_fields: bool = False,
+) -> None:
     """Run Argilla in the foreground until SIGTERM or SIGINT, which end the process.
 
     The process is Argilla's from here on: its environment, working directory and signals are set.
@@ -39,23 +42,31 @@ def serve(home: Path, host: str = "127.0.0.1", port: int = 6900, *, patched: boo
         host: address to listen on.
         port: 0 takes any free one.
         patched: False leaves Argilla as slow as it came, to measure against.
+        lease_minutes: silence after which a person's records go to others; 0: no leases.
+        custom_fields: let the scripts of custom fields run (see `headers.security_headers`).
 
     Raises:
-        ServerError: another server runs on this folder, or the port is taken.
+        ServerError: another server runs on this folder, the port is taken, or the database of
+            HANDLOOM_DATABASE_URL cannot be used.
     """
     home = home.absolute()
     folder.prepare(home)
     with folder.locked(home), _listen(host, port) as listener:
         (home / "server.json").unlink(missing_ok=True)
         secrets = folder.secrets_of(home)
-        _configure(home, secrets)
-        app = _application(home / "page", patched=patched)
-        _prepare_database(home / "argilla.db")
+        chosen = database.choose(home, os.environ.get(database.VARIABLE))
+        _configure(home, secrets, chosen)
         # uvicorn passes the signal on when it has ended: without a handler that kills us at once.
         signal.signal(signal.SIGTERM, _exit)
         signal.signal(signal.SIGINT, _exit)
         try:
-            asyncio.run(_serve(app, home, secrets, listener))
+            with database.opened(chosen, home):
+                app = _application(home / "page", patched=patched, custom_fields=custom_fields)
+                leases.of_server().silence = 60 * lease_minutes
+                database.migrate(chosen)
+                own = (secrets.password, secrets.api_key, secrets.session_key)
+                log_without_secrets((*own, *chosen.secrets))
+                asyncio.run(_serve(app, home, secrets, listener))
         finally:
             (home / "server.json").unlink(missing_ok=True)
             shutil.rmtree(home / "page", ignore_errors=True)
@@ -84,18 +95,15 @@ def _listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _configure(home: Path, secrets: Secrets) -> None:
-    """Set what Argilla reads from the environment, and nothing that others have set there.
-
-    The database's address is relative: a path with a % or a ? in it would not survive as a URL.
-    """
+def _configure(home: Path, secrets: Secrets, chosen: database.Database) -> None:
+    """Set what Argilla reads from the environment, and nothing that others have set there."""
     os.chdir(home)
     for name in [name for name in os.environ if name.startswith("ARGILLA_")]:
         del os.environ[name]
+    os.environ.pop(database.VARIABLE, None)
     os.environ |= {
         "ARGILLA_HOME_PATH": str(home),
-        "ARGILLA_DATABASE_URL": "sqlite+aiosqlite:///argilla.db?check_same_thread=False",
-        "ARGILLA_DATABASE_SQLITE_TIMEOUT": str(BUSY_SECONDS),
+        **chosen.environment,
         "ARGILLA_SEARCH_ENGINE": "handloom",
         "ARGILLA_CORS_ORIGINS": "[]",
         "ARGILLA_AUTH_SECRET_KEY": secrets.session_key,
@@ -104,7 +112,7 @@ def _configure(home: Path, secrets: Secrets) -> None:
     }
 
 
-def _application(pages: Path, *, patched: bool) -> "ASGI3Application":
+def _application(pages: Path, *, patched: bool, custom_fields: bool) -> "ASGI3Application":
     """Argilla's application, with our search engine, jobs, patches and headers.
 
     Importing argilla_server makes the application at once: it connects to Redis and copies its web
@@ -123,38 +131,7 @@ def _application(pages: Path, *, patched: bool) -> "ASGI3Application":
     import annotate.embedded.engine  # noqa: F401 - registers the search engine
     from annotate.embedded.application import equip
 
-    return equip(argilla_server.app, patched=patched)
-
-
-def _prepare_database(path: Path) -> None:
-    """Make the database or bring it to Argilla's version.
-
-    It keeps a write-ahead log, so that reading does not wait for writing; SQLite remembers that in
-    the file.
-    """
-    db = sqlite3.connect(path)
-    db.execute("PRAGMA journal_mode = WAL")
-    db.close()
-    path.chmod(0o600)
-    from argilla_server.cli.database.migrate import migrate_db
-
-    said = io.StringIO()
-    try:
-        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
-            migrate_db("head")
-    except BaseException:
-        _enable_logging()
-        _LOG.error("migration of the database failed:\n%s", said.getvalue())
-        raise
-    _enable_logging()
-
-
-def _enable_logging() -> None:
-    """Undo what alembic does on every migration: it disables all loggers and takes the root's."""
-    logging.basicConfig(format=LOG_FORMAT, level=logging.WARNING, force=True)
-    for logger in logging.root.manager.loggerDict.values():
-        if isinstance(logger, logging.Logger):
-            logger.disabled = False
+    return equip(argilla_server.app, patched=patched, custom_fields=custom_fields)
 
 
 async def _serve(
@@ -175,6 +152,8 @@ async def _serve(
             app,
             log_level="warning",
             access_log=False,
+            log_config=None,  # its own handlers would write past the root's
+            server_header=False,
             timeout_graceful_shutdown=GRACE_SECONDS,
         )
     )

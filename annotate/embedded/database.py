@@ -1,0 +1,255 @@
+"""Where Argilla keeps what people did: a SQLite file of its own, or a PostgreSQL database.
+
+A PostgreSQL address goes to the drivers (asyncpg, and psycopg2 for the migrations) through libpq's
+environment variables, and Argilla's own address stays empty: so the password is in no address that
+an error, a log or a traceback could show, and may hold any character (alembic fails on a `%`).
+"""
+
+import contextlib
+import io
+import logging
+import sqlite3
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from annotate.errors import ServerError
+
+if TYPE_CHECKING:
+    from psycopg2.extensions import connection
+    from sqlalchemy.engine import URL
+
+VARIABLE = "HANDLOOM_DATABASE_URL"
+FORM = "postgresql+asyncpg://USER:PASSWORD@HOST:PORT/DATABASE"
+
+BUSY_SECONDS = 30
+CONNECT_SECONDS = 10
+LOCK_TRIES = 10
+LOCK_WAIT_SECONDS = 0.5
+LOCK_NUMBER = int.from_bytes(b"handloom")
+"""Of the advisory lock that a server holds on its PostgreSQL database."""
+
+_DRIVERS = {"postgresql", "postgres", "postgresql+asyncpg", "postgresql+psycopg2"}
+_PARAMETERS = {
+    "host": "PGHOST",  # the folder of a Unix socket
+    "ssl": "PGSSLMODE",
+    "sslmode": "PGSSLMODE",
+    "sslrootcert": "PGSSLROOTCERT",
+    "sslcert": "PGSSLCERT",
+    "sslkey": "PGSSLKEY",
+    "sslcrl": "PGSSLCRL",
+}
+
+
+@dataclass(frozen=True)
+class Database:
+    """A database for Argilla, and what has to stand in the environment for it to be used."""
+
+    kind: str
+    shown: str
+    """Its address, without the password."""
+    environment: Mapping[str, str] = field(repr=False)
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What no log may show."""
+        return tuple(value for name, value in self.environment.items() if name == "PGPASSWORD")
+
+
+def choose(home: Path, url: str | None) -> Database:
+    """The database of a server's folder: that of the address, else SQLite in the folder.
+
+    Raises:
+        ServerError: the address cannot be used, or the folder's answers are in the other kind.
+    """
+    chosen = _postgresql(url) if url else _sqlite(home)
+    mark = home / "postgresql"
+    if chosen.kind == "sqlite" and mark.exists():
+        raise ServerError(
+            "the answers of this project are in PostgreSQL",
+            where=mark.read_text().strip(),
+            remedy=f"Set {VARIABLE}; to begin anew on SQLite, remove {mark}",
+        )
+    if chosen.kind == "postgresql" and (home / "argilla.db").exists():
+        raise ServerError(
+            "the answers of this project are in SQLite",
+            where=str(home / "argilla.db"),
+            remedy=f"Unset {VARIABLE}; to begin anew on PostgreSQL, move that file away",
+        )
+    return chosen
+
+
+def _sqlite(home: Path) -> Database:
+    """The address is relative: a path with a % or a ? in it would not survive as a URL."""
+    return Database(
+        "sqlite",
+        str(home / "argilla.db"),
+        {
+            "ARGILLA_DATABASE_URL": "sqlite+aiosqlite:///argilla.db?check_same_thread=False",
+            "ARGILLA_DATABASE_SQLITE_TIMEOUT": str(BUSY_SECONDS),
+        },
+    )
+
+
+def _postgresql(text: str) -> Database:
+    url = _parsed(text)
+    parts = {
+        "PGHOST": url.host,
+        "PGPORT": str(url.port) if url.port else None,
+        "PGUSER": url.username,
+        "PGPASSWORD": str(url.password) if url.password else None,
+        "PGDATABASE": url.database,
+    }
+    for name, value in url.query.items():
+        if name not in _PARAMETERS or not isinstance(value, str):
+            raise ServerError(
+                f"the database's address has a parameter {name!r}, which is not known",
+                where=VARIABLE,
+                remedy=f"Known are {', '.join(_PARAMETERS)}",
+            )
+        parts[_PARAMETERS[name]] = value
+    given = {name: value for name, value in parts.items() if value}
+    shown = url.set(query={}).render_as_string(hide_password=True)
+    return Database("postgresql", shown, given | {"ARGILLA_DATABASE_URL": "postgresql+asyncpg://"})
+
+
+def _parsed(text: str) -> "URL":
+    """Neither the text nor what a parser says of it is shown: it holds a password."""
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        url = make_url(text)
+    except (ArgumentError, ValueError):
+        raise ServerError(
+            "this is no address of a database", where=VARIABLE, remedy=f"Its form is {FORM}"
+        ) from None
+    if url.drivername not in _DRIVERS:
+        raise ServerError(
+            f"cannot work on {url.drivername}",
+            where=VARIABLE,
+            remedy=f"Its form is {FORM}; without it the database is SQLite",
+        )
+    return url
+
+
+@contextmanager
+def opened(database: Database, home: Path) -> Iterator[None]:
+    """Make the database ready for Argilla's migrations, and hold it for this server alone.
+
+    What `environment` holds must be set. A server on SQLite is alone by the lock on its folder; one
+    on PostgreSQL takes an advisory lock, on a connection that stays open as long.
+
+    Raises:
+        ServerError: the database cannot be reached or used, or another server works on it.
+    """
+    if database.kind == "sqlite":
+        _prepare_sqlite(Path(database.shown))
+        yield
+        return
+    lock = _connect(database)
+    try:
+        _check_encoding(lock, database)
+        _take(lock, database)
+        (home / "postgresql").write_text(database.shown + "\n")
+        yield
+    finally:
+        lock.close()
+
+
+def _prepare_sqlite(path: Path) -> None:
+    """Keep a write-ahead log, so that reading does not wait for writing; the file remembers it."""
+    db = sqlite3.connect(path)
+    db.execute("PRAGMA journal_mode = WAL")
+    db.close()
+    path.chmod(0o600)
+
+
+def _connect(database: Database) -> "connection":
+    import psycopg2
+
+    try:
+        return psycopg2.connect("", connect_timeout=CONNECT_SECONDS)
+    except psycopg2.Error as error:
+        raise ServerError(
+            f"cannot open the database: {_one_line(error)}",
+            where=database.shown,
+            remedy=f"Check {VARIABLE}, and that PostgreSQL runs and has this user and database",
+        ) from None
+
+
+def _check_encoding(db: "connection", database: Database) -> None:
+    with db.cursor() as cursor:
+        cursor.execute("SHOW server_encoding")
+        (encoding,) = cursor.fetchone() or ("",)
+    db.rollback()
+    if encoding != "UTF8":
+        raise ServerError(
+            f"this database keeps text as {encoding}, which has not every letter",
+            where=database.shown,
+            remedy="Make one with CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0",
+        )
+
+
+def _take(lock: "connection", database: Database) -> None:
+    """The lock of a server that was killed goes when PostgreSQL notices: try for a while."""
+    lock.autocommit = True
+    for _ in range(LOCK_TRIES):
+        with lock.cursor() as cursor:
+            cursor.execute("SELECT pg_try_advisory_lock(%s)", [LOCK_NUMBER])
+            if cursor.fetchone() == (True,):
+                return
+        time.sleep(LOCK_WAIT_SECONDS)
+    raise ServerError(
+        "another server of Handloom works on this database",
+        where=database.shown,
+        remedy="Stop that one with `handloom down`, or give this one a database of its own",
+    )
+
+
+def migrate(database: Database) -> None:
+    """Bring the database to Argilla's version.
+
+    Raises:
+        ServerError: it belongs to a later Argilla, or its user may not make tables.
+    """
+    from argilla_server.cli.database.migrate import migrate_db
+    from sqlalchemy.exc import SQLAlchemyError
+
+    said = io.StringIO()
+    try:
+        with (
+            _logging_kept(),
+            contextlib.redirect_stdout(said),
+            contextlib.redirect_stderr(said),
+        ):
+            migrate_db("head")
+    except (SystemExit, SQLAlchemyError) as error:
+        last = said.getvalue().strip().splitlines()[-1:] if isinstance(error, SystemExit) else []
+        raise ServerError(
+            f"the database cannot be brought to Argilla's version: {_one_line(last or error)}",
+            where=database.shown,
+            remedy="Is it of a later Argilla, or may this user make no tables in it?",
+        ) from error
+
+
+@contextmanager
+def _logging_kept() -> Iterator[None]:
+    """Undo what alembic does on every migration: it disables all loggers and takes the root's."""
+    handlers, level = list(logging.root.handlers), logging.root.level
+    try:
+        yield
+    finally:
+        logging.root.handlers[:] = handlers
+        logging.root.setLevel(level)
+        for logger in logging.root.manager.loggerDict.values():
+            if isinstance(logger, logging.Logger):
+                logger.disabled = False
+
+
+def _one_line(said: object) -> str:
+    text = " ".join(said) if isinstance(said, list) else str(said)
+    return (text.strip().splitlines() or ["it did not say why"])[0].strip()
