@@ -13,16 +13,16 @@ HIDDEN = "…"
 _LAYOUT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 _TELLING = (
-    # A statement's parameters, to the end of SQLAlchemy's line: hashes and keys of users.
+    # To the end of the line: a statement's parameters, which SQLAlchemy says (hashes and keys of
+    # users), and what was given, which FastAPI and pydantic say.
     re.compile(r"(?<=\[parameters: ).*"),
-    # pydantic's and FastAPI's words for what was given.
-    re.compile(r"(?<=input_value=).*(?=, input_type=)"),
-    re.compile(r"(?<='input': ).*?(?=, 'ctx'|, 'url'|\}(?:,|\]|$))", re.MULTILINE),
+    re.compile(r"(?<='input': ).*"),
+    re.compile(r"(?<=input_value=).*"),
     # A session token, wherever it stands; then the usual places of a key or a password.
     re.compile(r"eyJ[\w-]+\.[\w-]+\.[\w-]+"),
     re.compile(
         r"(?i)(?<![a-z])(?:x-argilla-api-key|authorization|api[_-]?key|password|secret|token)"
-        r"(?:['\"]?\s*[:=,]\s*)(?:b?['\"]|bearer\s+)?([^\s'\"&,)}\]]+)"
+        r"(?:['\"]?\s*[:=,]\s*)(?:b?['\"])?(?:bearer\s+)?([^\s'\"&,)}\]]+)"
     ),
 )
 
