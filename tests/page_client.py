@@ -1,4 +1,4 @@
-"""What Argilla's web page does with its queue, over REST: fast enough for many people at once.
+"""Annotators: their accounts, and what the web page does with their queue, over REST.
 
 As its bundled code does (argilla_server 2.8.0, `static/_nuxt`): a store of numbered records, a page
 fetched in the background when half of one is left, with what is in the store and not answered as
@@ -8,11 +8,15 @@ the offset. `tests/test_browser_argilla.py` does the same with the page itself.
 from __future__ import annotations
 
 import threading
+import uuid
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import argilla as rg
 import httpx
+from conftest import RunningArgilla
 
 PAGE = 10
 PENDING = {
@@ -111,3 +115,76 @@ class PageClient:
     def _append(self, records: Sequence[str]) -> None:
         assert not set(records) & set(self.store), "the page was given a record twice"
         self.store.extend(records)
+
+
+@dataclass(frozen=True)
+class Person:
+    """An annotator's account."""
+
+    name: str
+    password: str = field(repr=False)
+    api_key: str = field(repr=False)
+
+
+class Team:
+    """A workspace on the real server with annotators of its own."""
+
+    def __init__(self, server: RunningArgilla, people: int) -> None:
+        self.server = server
+        self.client = rg.Argilla(api_url=server.url, api_key=server.api_key)
+        self.owner = httpx.Client(
+            base_url=f"{server.url}/api/v1",
+            headers={"X-Argilla-Api-Key": server.api_key},
+            timeout=60,
+        )
+        name = f"leases-{uuid.uuid4().hex[:8]}"
+        self.workspace = rg.Workspace(name, client=self.client).create()
+        self.people = [self._annotator() for _ in range(people)]
+
+    def _annotator(self) -> Person:
+        name, password = f"ann-{uuid.uuid4().hex[:8]}", uuid.uuid4().hex
+        user = {"first_name": name, "username": name, "password": password}
+        made = self.owner.post("/users", json=user).raise_for_status().json()
+        self.owner.post(
+            f"/workspaces/{self.workspace.id}/users", json={"user_id": made["id"]}
+        ).raise_for_status()
+        return Person(name, password, made["api_key"])
+
+    def dataset(self, records: int, overlap: int = 1) -> str:
+        settings = rg.Settings(
+            fields=[rg.TextField("text")],
+            questions=[rg.LabelQuestion("label", labels=["yes", "no"])],
+            metadata=[rg.IntegerMetadataProperty("number")],
+            distribution=rg.TaskDistribution(min_submitted=overlap),
+        )
+        dataset = rg.Dataset(
+            f"set-{uuid.uuid4().hex[:8]}",
+            workspace=self.workspace,
+            settings=settings,
+            client=self.client,
+        ).create()
+        dataset.records.log(
+            [
+                rg.Record(id=str(n), fields={"text": f"text {n}"}, metadata={"number": n})
+                for n in range(records)
+            ]
+        )
+        return str(dataset.id)
+
+    def page(self, dataset: str, person: int, **options: object) -> PageClient:
+        return PageClient(self.server.url, dataset, self.people[person].api_key, **options)  # type: ignore[arg-type]
+
+    def submissions(self, dataset: str) -> Counter[str]:
+        """Submitted answers by record, from Argilla's database."""
+        counts: Counter[str] = Counter()
+        for offset in range(0, 10_000, 1000):
+            page = self.owner.get(
+                f"/datasets/{dataset}/records",
+                params={"include": "responses", "offset": offset, "limit": 1000},
+            ).raise_for_status()
+            for record in page.json()["items"]:
+                given = [one for one in record["responses"] if one["status"] == "submitted"]
+                counts[record["id"]] = len(given)
+            if len(page.json()["items"]) < 1000:
+                return counts
+        raise AssertionError("more records than were made")

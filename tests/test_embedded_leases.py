@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import random
 import threading
-import uuid
-from collections import Counter
 from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-import argilla as rg
-import httpx
 import pytest
 from conftest import RunningArgilla
 from hypothesis import given
 from hypothesis import strategies as st
-from page_client import PageClient
+from page_client import PageClient, Team
 
 from annotate.embedded.leases import BURST_SECONDS, YIELD_FRACTION, Leases
 
@@ -115,6 +111,29 @@ def test_after_a_while_all_but_the_record_in_front_yields_and_in_the_end_that_to
     assert desk.taken(BEN) == ({b"2", b"3"}, set())
     desk.clock.seconds += SILENCE + 1
     assert desk.taken(BEN) == (set(), set())
+
+
+def test_what_was_passed_over_yields(desk: Desk) -> None:
+    desk.serve(ADA, b"1", b"2", b"3")
+    desk.answer(ADA, b"2")
+    assert desk.taken(BEN) == ({b"3"}, {b"1"})
+
+
+def test_what_a_page_has_lost_yields(desk: Desk) -> None:
+    """Its address keeps the number of the record: a reload begins there."""
+    desk.serve(ADA, b"1", b"2", b"3")
+    assert desk.leases.open(DATASET, ADA, "view", offset=2) == (b"1", b"2", b"3")
+    assert desk.taken(BEN) == ({b"3"}, {b"1", b"2"})
+    desk.leases.open(DATASET, ADA, "view", offset=12)
+    assert desk.taken(BEN) == (set(), {b"1", b"2", b"3"})
+
+
+def test_after_a_break_the_page_goes_on_where_it_was(desk: Desk) -> None:
+    desk.serve(ADA, b"1", b"2")
+    desk.clock.seconds += SILENCE + 1
+    assert desk.taken(BEN) == (set(), set())
+    assert desk.leases.open(DATASET, ADA, "view", offset=2) == (b"1", b"2")
+    assert desk.taken(BEN) == ({b"1", b"2"}, set())
 
 
 def test_who_turns_to_another_data_set_yields_all_but_their_drafts(desk: Desk) -> None:
@@ -222,70 +241,6 @@ def test_seconds_are_unknown_where_they_cannot_be_known(desk: Desk) -> None:
     desk.answer(ADA, b"3")
     assert desk.leases.seconds(ADA, b"2", together) is None
     assert desk.leases.seconds(ADA, b"3", desk.clock.moment) is None
-
-
-class Team:
-    """A workspace on the real server with annotators of its own."""
-
-    def __init__(self, server: RunningArgilla, people: int) -> None:
-        self.server = server
-        self.client = rg.Argilla(api_url=server.url, api_key=server.api_key)
-        self.owner = httpx.Client(
-            base_url=f"{server.url}/api/v1",
-            headers={"X-Argilla-Api-Key": server.api_key},
-            timeout=60,
-        )
-        name = f"leases-{uuid.uuid4().hex[:8]}"
-        self.workspace = rg.Workspace(name, client=self.client).create()
-        self.keys = [self._annotator() for _ in range(people)]
-
-    def _annotator(self) -> str:
-        name = f"ann-{uuid.uuid4().hex[:8]}"
-        user = {"first_name": name, "username": name, "password": uuid.uuid4().hex}
-        made = self.owner.post("/users", json=user).raise_for_status().json()
-        self.owner.post(
-            f"/workspaces/{self.workspace.id}/users", json={"user_id": made["id"]}
-        ).raise_for_status()
-        return str(made["api_key"])
-
-    def dataset(self, records: int, overlap: int = 1) -> str:
-        settings = rg.Settings(
-            fields=[rg.TextField("text")],
-            questions=[rg.LabelQuestion("label", labels=["yes", "no"])],
-            metadata=[rg.IntegerMetadataProperty("number")],
-            distribution=rg.TaskDistribution(min_submitted=overlap),
-        )
-        dataset = rg.Dataset(
-            f"set-{uuid.uuid4().hex[:8]}",
-            workspace=self.workspace,
-            settings=settings,
-            client=self.client,
-        ).create()
-        dataset.records.log(
-            [
-                rg.Record(id=str(n), fields={"text": f"text {n}"}, metadata={"number": n})
-                for n in range(records)
-            ]
-        )
-        return str(dataset.id)
-
-    def page(self, dataset: str, person: int, **options: object) -> PageClient:
-        return PageClient(self.server.url, dataset, self.keys[person], **options)  # type: ignore[arg-type]
-
-    def submissions(self, dataset: str) -> Counter[str]:
-        """Submitted answers by record, from Argilla's database."""
-        counts: Counter[str] = Counter()
-        for offset in range(0, 10_000, 1000):
-            page = self.owner.get(
-                f"/datasets/{dataset}/records",
-                params={"include": "responses", "offset": offset, "limit": 1000},
-            ).raise_for_status()
-            for record in page.json()["items"]:
-                given = [one for one in record["responses"] if one["status"] == "submitted"]
-                counts[record["id"]] = len(given)
-            if len(page.json()["items"]) < 1000:
-                return counts
-        raise AssertionError("more records than were made")
 
 
 @pytest.fixture(scope="module")

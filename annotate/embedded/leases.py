@@ -7,9 +7,11 @@ is in memory: after a restart nobody holds anything, and at worst a few answers 
 
 Within its data set, a person's **lease** is on each record that was served to them and that they
 have not answered, and on their drafts. It lives as long as they do something at least every
-`silence` seconds. After a fifth of that, what lies behind the record in front of them **yields**:
-it goes to whoever would have nothing to do otherwise; so does all of it once they work on another
-data set. One request costs time in proportion to the live leases of its data set.
+`silence` seconds. What they passed over **yields**: it goes to whoever would have nothing to do
+otherwise. So does, after a fifth of that time, what lies behind the record in front of them, and
+everything once they work on another data set. What was served to them is remembered for longer, so
+that their page goes on where it was after a break. One request costs time in proportion to the
+live leases of its data set.
 """
 
 import time
@@ -24,6 +26,9 @@ DEFAULT_MINUTES = 10.0
 
 YIELD_FRACTION = 1 / 5
 """Part of the lease after which only the record in front is kept from those with nothing to do."""
+
+FORGOTTEN_AFTER = 12 * 3600
+"""Seconds of silence after which it is forgotten what was served to a person."""
 
 BURST_SECONDS = 0.2
 """Answers closer together than this were given together (bulk view): no telling how long each."""
@@ -66,14 +71,18 @@ class _Seat:
 
     def leases(self, now: float, silence: float) -> tuple[set[bytes], set[bytes]]:
         """What the person holds, and what they hold but yield."""
-        ahead = list(self.served)[self.skipped :]
-        all_held = set(list(self.served)[-self.most :]) if self.most else set()
+        quiet = now - self.active
+        if quiet > silence:
+            return set(), set()
+        in_order = list(self.served)
+        held = set(in_order[-self.most :]) if self.most else set()
+        ahead = in_order[self.skipped :]
         if self.left:
-            return set(self.drafts), all_held
-        if now - self.active > silence * YIELD_FRACTION:
-            firm = self.drafts | (all_held & set(ahead[:1]))
-            return firm, all_held - firm
-        return all_held | self.drafts, set()
+            ahead = []
+        elif quiet > silence * YIELD_FRACTION:
+            ahead = ahead[:1]
+        firm = self.drafts | (held & set(ahead))
+        return firm, held - firm
 
 
 class Leases:
@@ -93,17 +102,26 @@ class Leases:
         self._stamp = 0
         self._desks: dict[UUID, dict[bytes, _Seat]] = defaultdict(dict)
 
-    def open(self, dataset: UUID, user: bytes, view: Hashable) -> tuple[bytes, ...] | None:
+    def open(
+        self, dataset: UUID, user: bytes, view: Hashable, offset: int = 0
+    ) -> tuple[bytes, ...] | None:
         """A person asks for a page of their queue: what was served before and is not answered.
 
         None if they look at another view of it than before (a new filter, say): what they held
         for the old one is released.
+
+        Args:
+            offset: where the page begins. The web page goes on at the number of records that it
+                has and that are not answered; it has lost, or passed over, what is before any
+                other offset.
         """
         with self._lock:
             seat = self._sit(dataset, user)
             if seat.view != view:
                 seat.view, seat.skipped, seat.served = view, 0, {}
                 return None
+            if offset not in (0, len(seat.served)):
+                seat.skipped = min(offset, len(seat.served))
             return tuple(seat.served)
 
     def keep(self, dataset: UUID, user: bytes, records: Collection[bytes]) -> tuple[bytes, ...]:
@@ -125,7 +143,7 @@ class Leases:
         yielding: dict[bytes, set[bytes]] = defaultdict(set)
         with self._lock:
             stamp, now = self._stamp, self._now()
-            for other, seat in self._live(dataset).items():
+            for other, seat in self._desks[dataset].items():
                 if other != user:
                     held, yielded = seat.leases(now, self.silence)
                     for records, by in ((held, firm), (yielded, yielding)):
@@ -151,7 +169,8 @@ class Leases:
         with self._lock:
             seat = self._sit(dataset, user)
             ahead = len(seat.served) - seat.skipped
-            share = -(-(free + ahead) // (2 * len(self._live(dataset))))
+            present = sum(self._is_present(one) for one in self._desks[dataset].values())
+            share = -(-(free + ahead) // (2 * present))
             room = max(share - ahead, 1 if seat.asked_again or not ahead else 0)
             seat.asked_again = True
             return room
@@ -170,7 +189,7 @@ class Leases:
         """
         with self._lock:
             seat = self._sit(dataset, user)
-            others = [one for by, one in self._live(dataset).items() if by != user]
+            others = [one for by, one in self._desks[dataset].items() if by != user]
             self._stamp += 1
             seat.most = most
             granted = [
@@ -212,8 +231,8 @@ class Leases:
     def is_answering(self, dataset: UUID, user: bytes) -> bool:
         """Whether the person has answered something here of late."""
         with self._lock:
-            seat = self._live(dataset).get(user)
-            return seat is not None and seat.answering
+            seat = self._desks[dataset].get(user)
+            return seat is not None and seat.answering and self._is_present(seat)
 
     def forget(self, dataset: UUID) -> None:
         """The data set is gone."""
@@ -240,21 +259,20 @@ class Leases:
         shortest = min(gap for gap in gaps if gap >= 0)
         return shortest if shortest <= self.silence else None
 
-    def _live(self, dataset: UUID) -> dict[bytes, _Seat]:
-        """Who is at work on a data set; the silent are sent off."""
-        desk = self._desks[dataset]
-        silent_since = self._now() - self.silence
-        for user in [one for one, seat in desk.items() if seat.active < silent_since]:
-            del desk[user]
-        return desk
+    def _is_present(self, seat: _Seat) -> bool:
+        return not seat.left and self._now() - seat.active <= self.silence
 
     def _sit(self, dataset: UUID, user: bytes) -> _Seat:
         """The person's place here, where they are active now, and at no other data set."""
+        now = self._now()
         for other, desk in self._desks.items():
             if other != dataset and user in desk:
                 desk[user].left = True
-        seat = self._live(dataset).setdefault(user, _Seat(self._now()))
-        seat.active, seat.left = self._now(), False
+        desk = self._desks[dataset]
+        for absent in [by for by, one in desk.items() if now - one.active > FORGOTTEN_AFTER]:
+            del desk[absent]
+        seat = desk.setdefault(user, _Seat(now))
+        seat.active, seat.left = now, False
         return seat
 
 

@@ -107,7 +107,7 @@ def serve(
     if queue.supervisor and not queue.leases.is_answering(queue.dataset, queue.user):
         taken = _taken(queue, index)
         return search.run(index, replace(request, excluded=taken.held | taken.yielding))
-    mine = queue.leases.open(queue.dataset, queue.user, queue.view)
+    mine = queue.leases.open(queue.dataset, queue.user, queue.view, request.offset)
     while True:
         page = _page(queue, index, request, mine)
         if page is not None:
