@@ -2,12 +2,14 @@
 
 Argilla queues its jobs (status updates after a change of the overlap, import and export, webhooks)
 with rq on Redis. Here Redis is fakeredis, in memory, and the workers are threads of the server.
-What was queued when the server was killed is lost; `rebuild` finds at start what that left undone.
+What was queued when the server was killed is lost: `rebuild` finds at start what that left undone,
+`hub` says so of imports and exports, and webhooks are not queued here (`webhooks`).
 """
 
 import asyncio
 import logging
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import fakeredis
@@ -21,6 +23,9 @@ _LOG = logging.getLogger(__name__)
 
 BLOCKING_JOBS = {"notify_event_job", "export_dataset_to_hub_job", "import_dataset_from_hub_job"}
 """Coroutines that wait for the network without giving way: they would stop the whole server."""
+
+WORKERS = 2
+"""A queue's threads: an import that waits for the Hub must not hold up a change of the overlap."""
 
 RETRY_CHECK_SECONDS = 5.0
 RESTART_SECONDS = 1.0
@@ -36,11 +41,20 @@ def replace_redis() -> None:
     redis.from_url = from_url
 
 
-def start_workers(loop: asyncio.AbstractEventLoop, queues: list[Queue]) -> None:
-    """Work on the queues until the process ends, one thread each.
+def start_workers(
+    loop: asyncio.AbstractEventLoop,
+    queues: list[Queue],
+    after: Callable[[Job], None] = lambda job: None,
+) -> None:
+    """Work on the queues until the process ends, a few threads each.
 
     A job's coroutine runs on the server's loop, to which its database connections belong; the
     blocking ones run on a loop of their own in the worker's thread.
+
+    Args:
+        loop: the server's.
+        queues: of Argilla's jobs.
+        after: called with every job that was tried, in the worker's thread.
     """
 
     def execute(job: Job) -> Any:
@@ -53,7 +67,10 @@ def start_workers(loop: asyncio.AbstractEventLoop, queues: list[Queue]) -> None:
 
     Job._execute = execute  # type: ignore[method-assign, assignment]
     for queue in queues:
-        threading.Thread(target=_work, args=[queue], name=f"jobs-{queue.name}", daemon=True).start()
+        for _ in range(WORKERS):
+            threading.Thread(
+                target=_work, args=[queue, after], name=f"jobs-{queue.name}", daemon=True
+            ).start()
     threading.Thread(target=_requeue_retries, args=[queues], name="jobs-retry", daemon=True).start()
 
 
@@ -61,6 +78,7 @@ class _ThreadWorker(SimpleWorker):
     """rq's worker without what only a process's main thread can do."""
 
     death_penalty_class = TimerDeathPenalty  # type: ignore[assignment]
+    after: Callable[[Job], None]
 
     def _install_signal_handlers(self) -> None:
         pass
@@ -72,15 +90,23 @@ class _ThreadWorker(SimpleWorker):
         pass
 
     def handle_exception(self, job: Job, *exc_info: Any) -> None:
-        _LOG.error("job %s failed: %s", job.id, job.description, exc_info=exc_info)
+        # Not its description: that has the arguments, and one is the user's token for the Hub.
+        _LOG.error("job %s failed: %s", job.id, job.func_name, exc_info=exc_info)
         super().handle_exception(job, *exc_info)
 
+    def perform_job(self, job: Job, queue: Queue) -> bool:
+        succeeded = super().perform_job(job, queue)
+        self.after(job)
+        return succeeded
 
-def _work(queue: Queue) -> None:
+
+def _work(queue: Queue, after: Callable[[Job], None]) -> None:
     stopped = threading.Event()
     while True:
         try:
-            _ThreadWorker([queue], connection=queue.connection).work(logging_level="WARNING")
+            worker = _ThreadWorker([queue], connection=queue.connection)
+            worker.after = after
+            worker.work(logging_level="WARNING")
         except Exception:  # noqa: BLE001 - logged; without its worker every later job would hang
             _LOG.exception("the worker of queue %s broke down: starting it again", queue.name)
         stopped.wait(RESTART_SECONDS)

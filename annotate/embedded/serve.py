@@ -141,12 +141,18 @@ async def _serve(
     from argilla_server.database import async_engine
     from argilla_server.jobs.queues import DEFAULT_QUEUE, HIGH_QUEUE
 
-    from annotate.embedded import accounts, jobs, rebuild
+    from annotate.embedded import accounts, hub, jobs, rebuild, webhooks
 
     await accounts.ensure_owner(secrets)
     await rebuild.rebuild_outdated()
     await rebuild.requeue_status_updates()
-    jobs.start_workers(asyncio.get_running_loop(), [HIGH_QUEUE, DEFAULT_QUEUE])
+    delivery = webhooks.Delivery(async_engine)
+    await delivery.install()
+    hub.use_own_connections()
+    notes = hub.HubJobNotes(home / "hub-jobs")
+    notes.install()
+    notes.report_cut_off()
+    jobs.start_workers(asyncio.get_running_loop(), [HIGH_QUEUE, DEFAULT_QUEUE], notes.after)
     server = uvicorn.Server(
         uvicorn.Config(
             app,
@@ -157,11 +163,16 @@ async def _serve(
             timeout_graceful_shutdown=GRACE_SECONDS,
         )
     )
-    announcement = asyncio.create_task(_announce(home, server, listener))
+    tasks = [
+        asyncio.create_task(_announce(home, server, listener)),
+        asyncio.create_task(delivery.forever()),
+    ]
     try:
         await server.serve(sockets=[listener])
     finally:
-        announcement.cancel()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         await async_engine.dispose()
 
 
