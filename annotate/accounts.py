@@ -78,8 +78,20 @@ def add_users(project: Project, server: Server, names: Sequence[str]) -> list[Us
     Raises:
         InputError: a name that no account can have.
     """
+    check_names(names)
     added = add_people(project, server, [Person(name) for name in dict.fromkeys(names)])
     return [each.user for each in added]
+
+
+def check_names(names: Iterable[str]) -> None:
+    """Refuse a name that we give to nobody, although Argilla may know such.
+
+    Raises:
+        InputError: a name that no account can have.
+    """
+    for name in names:
+        if not NAME.fullmatch(name):
+            raise InputError(f"{name!r} cannot be a user's name", remedy=NAME_RULE)
 
 
 def add_people(
@@ -94,12 +106,8 @@ def add_people(
         workspaces: for everybody; the server's own if neither they nor the person names any.
 
     Raises:
-        InputError: a name that no account can have.
         ServerError: the server refuses.
     """
-    for person in people:
-        if not NAME.fullmatch(person.name):
-            raise InputError(f"{person.name!r} cannot be a user's name", remedy=NAME_RULE)
     known = {user.name for user in list_users(server)}
     missing = [person for person in people if person.name not in known]
     passwords = _passwords(project, [person.name for person in missing])
@@ -227,6 +235,11 @@ def renew_password(project: Project, server: Server, name: str) -> None:
         except StatusError:
             _write_private(users_file(project), before)
             raise
+
+
+def known_passwords(project: Project) -> dict[str, str]:
+    """Name → password, of the accounts that this project made."""
+    return _read(users_file(project))
 
 
 def forget_password(project: Project, name: str) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import pyarrow.compute as pc
+
 from annotate.ledger import Ledger
 from annotate.pull import write_down
 from annotate.runs import Project, Run
@@ -22,6 +24,15 @@ class PushedBatch:
     """task@vN"""
     runs: tuple[Run, ...]
     """The pushes, oldest first."""
+
+    def item_ids(self) -> set[str]:
+        """Every item of the batch."""
+        found: set[str] = set()
+        for run in self.runs:
+            items = run.read("items", ["item_id", "batch"])
+            mine = items.filter(pc.equal(items["batch"], self.name))
+            found.update(mine["item_id"].to_pylist())
+        return found
 
 
 def pushed_batches(project: Project) -> list[PushedBatch]:

@@ -56,9 +56,11 @@ def add(names: tuple[str, ...], file: Path | None, workspaces: tuple[str, ...]) 
 
 def _people(names: tuple[str, ...], file: Path | None) -> list[Person]:
     """Everybody named on the command line and in the file, each once; bad lines are shown."""
+    from annotate.accounts import check_names
     from annotate.errors import InputError
     from annotate.people_file import Person, read_people
 
+    check_names(names)
     people = {name: Person(name) for name in names}
     if file is not None:
         found, bad = read_people(file)

@@ -2,8 +2,9 @@
 
 A pull first writes every response it has not seen, drafts and discards too, into the ledger; the
 run is then made from the ledger alone. So it can be killed anywhere and repeated, and what Argilla
-has lost since an earlier pull is still there. The run's id depends on the responses: a pull that
-sees nothing new finds the last one.
+has lost since an earlier pull is still there. The embedded server is asked first to write what it
+holds, which knows more of each version (`seconds`). The run's id depends on the responses: a pull
+that sees nothing new finds the last one.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -43,6 +45,7 @@ def pull(project: Project, push_run: Run, *, again: bool = False) -> Run:
     batches = sorted(pc.unique(items["batch"]).to_pylist())
     ledger = Ledger.of(project)
     with connect(project, workspace_of(push_run)) as server:
+        flushed = server.flush()
         appended = sum(write_down(server, ledger, name, guideline.name) for name in batches)
     latest = _latest(ledger, batches, items)
     plan = RunPlan("pull", push_run.round, (push_run,), {"responses": _digest(latest)})
@@ -55,16 +58,10 @@ def pull(project: Project, push_run: Run, *, again: bool = False) -> Run:
         draft.write("responses", responses)
         draft.write("items", items)
         draft.write("quarantine", quarantine)
-        status = [entry.status for entry in latest]
         draft.note(
+            **_counts(latest, push_run.manifest["settings"].get("overlap")),
             items=items.num_rows,
-            answered=len({e.item_id for e in latest if e.status == "submitted"}),
-            annotators=len({e.annotator for e in latest if e.status == "submitted"}),
-            responses=len(latest),
-            submitted=status.count("submitted"),
-            drafts=status.count("draft"),
-            discarded=status.count("discarded"),
-            new_in_ledger=appended,
+            new_in_ledger=appended + (flushed or 0),
             quarantined=quarantine.num_rows,
         )
     return draft.run
@@ -80,10 +77,11 @@ def write_down(server: Server, ledger: Ledger, name: str, guideline: str) -> int
     batch = server.batch(name)
     with progress(f"pull {name}", server.count(batch)) as advance:
         seen = list(server.responses(batch, advance))
-    return ledger.append(_entry(response, name, guideline) for response in seen)
+    return ledger.append(as_entry(response, name, guideline) for response in seen)
 
 
-def _entry(response: Response, batch: str, guideline: str) -> Entry:
+def as_entry(response: Response, batch: str, guideline: str) -> Entry:
+    """A response on the server, as the ledger says it."""
     return Entry(batch=batch, guideline=guideline, **_fields(response))
 
 
@@ -92,9 +90,10 @@ def _fields(response: Response) -> dict[str, Any]:
 
 
 def _latest(ledger: Ledger, batches: list[str], items: pa.Table) -> list[Entry]:
-    """The entry that counts of each item and annotator, by item and annotator."""
+    """The entry that counts of each item and annotator, less what its author withdrew."""
     known = set(items["item_id"].to_pylist())
-    entries = [e for e in ledger.standing(batches).values() if e.item_id in known]
+    standing = ledger.standing(batches).values()
+    entries = [e for e in standing if e.item_id in known and e.status != "deleted"]
     return sorted(entries, key=lambda entry: entry.key)
 
 
@@ -105,6 +104,22 @@ def _digest(entries: Iterable[Entry]) -> str:
         content = [*entry.key, entry.status, entry.values, entry.updated_at.isoformat()]
         digest.update(json.dumps(content, sort_keys=True).encode() + b"\n")
     return digest.hexdigest()
+
+
+def _counts(entries: list[Entry], overlap: int | None) -> dict[str, Any]:
+    """What a pull notes of its responses; `extra` are submissions beyond an item's overlap."""
+    status = [entry.status for entry in entries]
+    submitted = Counter(entry.item_id for entry in entries if entry.status == "submitted")
+    return {
+        "answered": len(submitted),
+        "annotators": len({e.annotator for e in entries if e.status == "submitted"}),
+        "responses": len(entries),
+        "submitted": status.count("submitted"),
+        "drafts": status.count("draft"),
+        "discarded": status.count("discarded"),
+        "extra": sum(max(0, n - overlap) for n in submitted.values()) if overlap else 0,
+        "sources": dict(sorted(Counter(entry.source for entry in entries).items())),
+    }
 
 
 def tabulate(
@@ -132,6 +147,7 @@ def _rows(entry: Entry, answers: Iterable[Any]) -> Iterator[dict[str, Any]]:
         "annotator": entry.annotator,
         "status": entry.status,
         "time": entry.updated_at,
+        "seconds": entry.seconds,
         "guideline": entry.guideline,
     }
     answered = [{**row, "question": a.question, "value": a.json} for a in answers]

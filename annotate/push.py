@@ -8,29 +8,20 @@ finished push publishes again what the server lacks: it may be another server.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from annotate.display import (
-    Arrangement,
-    Item,
-    arrange,
-    is_conversation,
-    record_fields,
-    record_metadata,
-    texts_by_id,
-)
+from annotate.display import Arrangement, arrange
 from annotate.errors import InputError
 from annotate.guidelines import Guideline, load_guideline, publish_guideline
-from annotate.progress import progress
+from annotate.publishing import Shown, publish
 from annotate.records import SCHEMAS, read_table
 from annotate.runs import Draft, Project, Run, RunPlan
-from annotate.server import Server, connect
-from annotate.server_types import Record
+from annotate.server import connect
 
 
 def push(
@@ -98,12 +89,12 @@ def push(
     with connect(project, workspace) as server:
         finished = project.finished(plan)
         if finished is not None:
-            _publish(server, run, finished.read("items"), rules)
+            publish(server, Shown.of(run, finished.read("items"), rules))
             return finished
         with project.draft(plan) as draft:
             items = _settled_items(draft, run, rules, name)
             publish_guideline(project.root, rules)
-            added = _publish(server, run, items, rules)
+            added = publish(server, Shown.of(run, items, rules))
             draft.note(
                 batches=sorted(pc.unique(items["batch"]).to_pylist()),
                 items=items.num_rows,
@@ -228,35 +219,3 @@ def _earlier_items(project: Project, batch: str) -> pa.Table | None:
     items = items.filter(same)
     first = np.unique(items["item_id"].to_numpy(), return_index=True)[1]
     return items.take(first)
-
-
-def _publish(server: Server, run: Run, items: pa.Table, rules: Guideline) -> int:
-    """Put the items on the server where they are missing; how many were."""
-    prompts = run.read("prompts")
-    shown = pc.unique(items["prompt_id"])
-    prompts = prompts.filter(pc.is_in(prompts["prompt_id"], shown))
-    messages, completions = texts_by_id(prompts, run.read("outputs"))
-    multi_turn = is_conversation(prompts)
-    added = 0
-    with progress("push", items.num_rows) as advance:
-        for name in sorted(pc.unique(items["batch"]).to_pylist()):
-            rows = items.filter(pc.equal(items["batch"], name))
-            n_outputs = len(rows["output_ids"][0])
-            batch = server.ensure_batch(name, rules, n_outputs, multi_turn=multi_turn)
-            chat = server.shows_chat(batch)  # the batch may be older than this push
-            records = _records(rows, messages, completions, chat)
-            added += server.publish(batch, records, advance)
-    return added
-
-
-def _records(
-    items: pa.Table, messages: dict[str, Any], completions: dict[str, str], chat: bool
-) -> Iterator[Record]:
-    for part in items.to_batches(max_chunksize=1000):
-        for row in part.to_pylist():
-            item: Item = row
-            yield Record(
-                item["item_id"],
-                record_fields(item, messages, completions, multi_turn=chat),
-                record_metadata(item),
-            )

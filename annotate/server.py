@@ -21,7 +21,7 @@ import httpx
 from annotate.errors import ServerError
 from annotate.guidelines import Guideline
 from annotate.runs import Project, Run
-from annotate.server_types import Batch, Record, Response, Submission, User
+from annotate.server_types import Batch, Placed, Record, Response, Submission, User
 from annotate.transport import StatusError, Transport, pause
 
 URL_VARIABLE, KEY_VARIABLE = "HANDLOOM_ARGILLA_URL", "HANDLOOM_ARGILLA_API_KEY"
@@ -126,6 +126,19 @@ class Server:
         except StatusError as error:
             if error.status != 409:
                 raise
+
+    def flush(self) -> int | None:
+        """Have the server write what it still holds for the ledger; how many versions that was.
+
+        None where it keeps no ledger: any Argilla but the embedded one.
+        """
+        try:
+            answer = self.request("POST", f"{self.url}/api/handloom/flush")
+        except StatusError as error:
+            if error.status not in (404, 405):  # its web page takes every path, but no POST
+                raise
+            return None
+        return int(answer["versions"])
 
     @cached_property
     def workspace_id(self) -> str:
@@ -252,6 +265,11 @@ class Server:
     def record_ids(self, batch: Batch) -> dict[str, str]:
         """Item id → Argilla's record id, of every record of the batch."""
         return {r["external_id"]: r["id"] for r in self._records(batch) if r["external_id"]}
+
+    def placed(self, batch: Batch) -> dict[str, Placed]:
+        """Item id → its record, of every record of the batch."""
+        records = self._records(batch)
+        return {r["external_id"]: Placed.read(r) for r in records if r["external_id"]}
 
     def count(self, batch: Batch) -> int:
         """Records of the batch."""

@@ -41,6 +41,20 @@ class Record:
 
 
 @dataclass(frozen=True)
+class Placed:
+    """A record on the server."""
+
+    record_id: str
+    since: datetime
+    """When it was put there."""
+
+    @classmethod
+    def read(cls, answer: Mapping[str, Any]) -> Placed:
+        """From Argilla's JSON."""
+        return cls(answer["id"], _utc(answer["inserted_at"]))
+
+
+@dataclass(frozen=True)
 class User:
     """An account on the server."""
 
