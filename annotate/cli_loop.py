@@ -122,6 +122,8 @@ def pull_responses(run_id: str | None, again: bool) -> None:
     for word in ("drafts", "discarded"):
         if noted[word]:
             line += f", {noted[word]} {word}"
+    if extra := noted.get("extra"):  # runs of older versions did not count them
+        line += f", {extra} extra {'submission' if extra == 1 else 'submissions'}"
     if noted["quarantined"]:
         line += f", {noted['quarantined']} unreadable answers quarantined"
     then = "handloom judge" if noted["submitted"] else "handloom pull, when people have answered"

@@ -45,7 +45,7 @@ def pull(project: Project, push_run: Run, *, again: bool = False) -> Run:
     batches = sorted(pc.unique(items["batch"]).to_pylist())
     ledger = Ledger.of(project)
     with connect(project, workspace_of(push_run)) as server:
-        flushed = server.flush()
+        server.flush()
         appended = sum(write_down(server, ledger, name, guideline.name) for name in batches)
     latest = _latest(ledger, batches, items)
     plan = RunPlan("pull", push_run.round, (push_run,), {"responses": _digest(latest)})
@@ -61,7 +61,7 @@ def pull(project: Project, push_run: Run, *, again: bool = False) -> Run:
         draft.note(
             **_counts(latest, push_run.manifest["settings"].get("overlap")),
             items=items.num_rows,
-            new_in_ledger=appended + (flushed or 0),
+            new_in_ledger=appended,
             quarantined=quarantine.num_rows,
         )
     return draft.run
@@ -77,12 +77,13 @@ def write_down(server: Server, ledger: Ledger, name: str, guideline: str) -> int
     batch = server.batch(name)
     with progress(f"pull {name}", server.count(batch)) as advance:
         seen = list(server.responses(batch, advance))
-    return ledger.append(as_entry(response, name, guideline) for response in seen)
+    entries = (as_entry(response, name, guideline, server.workspace) for response in seen)
+    return ledger.append(entries)
 
 
-def as_entry(response: Response, batch: str, guideline: str) -> Entry:
+def as_entry(response: Response, batch: str, guideline: str, workspace: str | None = None) -> Entry:
     """A response on the server, as the ledger says it."""
-    return Entry(batch=batch, guideline=guideline, **_fields(response))
+    return Entry(batch=batch, guideline=guideline, workspace=workspace, **_fields(response))
 
 
 def _fields(response: Response) -> dict[str, Any]:

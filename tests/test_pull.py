@@ -8,12 +8,15 @@ import os
 import signal
 import subprocess
 import sys
+import uuid
 from pathlib import Path
 from typing import Any
 
 import pytest
-from factories import Argilla, connected_project, make_generated, submit
+from conftest import RunningArgilla as Argilla
+from factories import connected_project, make_generated, make_project, submit
 
+from annotate.accounts import add_users, list_users
 from annotate.display import answer
 from annotate.errors import ServerError
 from annotate.guidelines import load_guideline
@@ -21,7 +24,7 @@ from annotate.ledger import Ledger
 from annotate.pull import pull
 from annotate.push import push
 from annotate.runs import Project, Run, verify
-from annotate.server import connect
+from annotate.server import Server, connect
 
 
 @pytest.fixture
@@ -163,6 +166,74 @@ def test_a_server_without_the_batch_is_said(
     monkeypatch.setenv("HANDLOOM_ARGILLA_WORKSPACE", f"{os.getpid()}-empty")
     with pytest.raises(ServerError, match=r"not on this server.*handloom push"):
         pull(project, pushed)
+
+
+@pytest.fixture(scope="module")
+def served(argilla_server: Argilla) -> Project:
+    """The project in whose folder the server itself lives: both write one ledger."""
+    return make_project(argilla_server.home.parent.parent)
+
+
+@pytest.fixture
+def own(served: Project, argilla_server: Argilla, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """That project, with a workspace of its own for each test."""
+    monkeypatch.setenv("HANDLOOM_ARGILLA_URL", argilla_server.url)
+    monkeypatch.setenv("HANDLOOM_ARGILLA_API_KEY", argilla_server.api_key)
+    monkeypatch.setenv("HANDLOOM_ARGILLA_WORKSPACE", f"own-{uuid.uuid4().hex[:12]}")
+    return served
+
+
+def test_the_embedded_server_writes_every_version_and_a_pull_tables_what_counts(
+    own: Project,
+) -> None:
+    pushed = push(own, make_generated(own, 4), batch=f"own-{uuid.uuid4().hex}", overlap=1)
+    a, b, c, d = pushed.read("items")["item_id"].to_pylist()
+    leaver = f"leaver-{uuid.uuid4().hex[:8]}"
+    for value in ("a_better", "b_better"):
+        submit(own, pushed, "anna", {item: label(value) for item in (a, b)})
+    submit(own, pushed, "ben", {a: label("b_better"), c: label("a_better")})
+    submit(own, pushed, leaver, {d: label("a_better")})
+    with connect(own) as server:
+        server.flush()
+        batch = pushed.metrics["batches"][0]
+        before = [e for e in Ledger.of(own) if e.batch == batch]
+        assert {e.source for e in before} == {"outbox"}
+        assert [e.values["preference"]["value"] for e in before if e.key == (batch, a, "anna")] == [
+            "a_better",
+            "b_better",
+        ]
+        withdraw(server, batch, c, "ben")
+        (user,) = [u for u in list_users(server) if u.name == leaver]
+        server.request("DELETE", f"users/{user.id}")
+    pulled = pull(own, pushed)
+    noted = pulled.metrics
+    assert (noted["submitted"], noted["extra"], noted["answered"]) == (4, 1, 3)
+    assert (noted["new_in_ledger"], noted["sources"]) == (0, {"outbox": 4})
+    assert rows(pulled, item_id=c) == []  # withdrawn by ben himself
+    assert len(rows(pulled, annotator=leaver)) == 1  # gone with the account
+    gone = [(e.item_id, e.cause) for e in Ledger.of(own) if e.batch == batch and e.cause]
+    assert sorted(gone) == sorted([(c, "response"), (d, "user")])
+    assert pull(own, pushed) == pulled
+
+
+def withdraw(server: Server, batch: str, item: str, name: str) -> None:
+    """Delete a response, as the annotator's page does."""
+    (user,) = [u for u in list_users(server) if u.name == name]
+    records = server._records(server.batch(batch), include="responses")
+    (record,) = [r for r in records if r["external_id"] == item]
+    (response,) = [r for r in record["responses"] if r["user_id"] == user.id]
+    with server.as_user(user) as desk:
+        desk.request("DELETE", f"responses/{response['id']}")
+
+
+def test_only_the_owner_may_flush_and_another_argilla_has_nothing_to(own: Project) -> None:
+    with connect(own) as server:
+        (anna,) = add_users(own, server, ["anna"])
+        assert isinstance(server.flush(), int)
+        with server.as_user(anna) as desk, pytest.raises(ServerError, match="may not do that"):
+            desk.flush()
+        server.url = f"{server.url}/elsewhere"
+        assert server.flush() is None
 
 
 PULLER = """

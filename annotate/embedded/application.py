@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, cast
 
 from starlette.staticfiles import StaticFiles
 
-from annotate.embedded import headers, login_limits, patches
+from annotate.embedded import headers, login_limits, operations, patches
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -35,6 +35,7 @@ def equip(
     """
     if patched:
         patches.apply()
+    operations.attach(app)
     secured = headers.security_headers(_pages(app), custom_fields=custom_fields)
     limited = login_limits.limited(cast("ASGI3Application", app))
     return headers.with_security_headers(limited, secured)

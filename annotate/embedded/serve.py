@@ -16,6 +16,7 @@ from annotate.embedded.home import Secrets, ServerAddress
 from annotate.embedded.leases import DEFAULT_MINUTES
 from annotate.embedded.log_format import log_without_secrets
 from annotate.errors import ServerError
+from annotate.ledger import Ledger
 
 if TYPE_CHECKING:
     import uvicorn
@@ -137,12 +138,14 @@ def _application(pages: Path, *, patched: bool, custom_fields: bool) -> "ASGI3Ap
 async def _serve(
     app: "ASGI3Application", home: Path, secrets: Secrets, listener: socket.socket
 ) -> None:
+    import argilla_server
     import uvicorn
     from argilla_server.database import async_engine
     from argilla_server.jobs.queues import DEFAULT_QUEUE, HIGH_QUEUE
 
-    from annotate.embedded import accounts, hub, jobs, rebuild, webhooks
+    from annotate.embedded import accounts, hub, jobs, outbox, rebuild, webhooks
 
+    await outbox.install(async_engine)
     await accounts.ensure_owner(secrets)
     await rebuild.rebuild_outdated()
     await rebuild.requeue_status_updates()
@@ -167,8 +170,11 @@ async def _serve(
         asyncio.create_task(_announce(home, server, listener)),
         asyncio.create_task(delivery.forever()),
     ]
+    ledger = Ledger(home.parent / "ledger.jsonl")
     try:
-        await server.serve(sockets=[listener])
+        async with outbox.draining(async_engine, ledger, leases.seconds) as drain:
+            argilla_server.app.state.drain = drain
+            await server.serve(sockets=[listener])
     finally:
         for task in tasks:
             task.cancel()

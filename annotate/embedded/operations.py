@@ -1,0 +1,52 @@
+"""What the owner may ask of the embedded server beyond Argilla: routes under `/api/handloom`.
+
+Argilla's own keys and roles decide who the owner is, and its error handlers answer.
+"""
+
+from typing import Annotated
+
+from argilla_server.api.errors.v1.exception_handlers import add_exception_handlers
+from argilla_server.errors import ForbiddenOperationError
+from argilla_server.errors.error_handler import APIErrorHandler
+from argilla_server.models import User
+from argilla_server.security import auth
+from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request, Security
+from sqlalchemy.exc import DBAPIError
+from starlette.routing import Mount
+
+from annotate.embedded.outbox import Drain, reason
+from annotate.errors import HandloomError
+
+
+def require_owner(user: Annotated[User, Security(auth.get_current_user)]) -> None:
+    """Let nobody else through."""
+    if not user.is_owner:
+        raise ForbiddenOperationError
+
+
+router = APIRouter(dependencies=[Depends(require_owner)])
+
+
+def attach(app: FastAPI) -> None:
+    """Answer these routes before Argilla's web page, which takes every path that is left.
+
+    They find what the server holds in the application's own `state`.
+    """
+    operations = FastAPI(title="Handloom", docs_url=None, redoc_url=None, openapi_url=None)
+    operations.state = app.state
+    APIErrorHandler.configure_app(operations)
+    add_exception_handlers(operations)
+    operations.include_router(router)
+    app.router.routes.insert(0, Mount("/api/handloom", operations))
+
+
+@router.post("/flush")
+async def flush(request: Request) -> dict[str, int]:
+    """Write everything that is committed into the ledger now; how many versions that was."""
+    drain: Drain | None = getattr(request.app.state, "drain", None)
+    if drain is None:
+        raise HTTPException(404, "this server keeps no ledger")
+    try:
+        return {"versions": await drain.drain()}
+    except (HandloomError, DBAPIError, OSError) as error:
+        raise HTTPException(507, f"the ledger cannot be written: {reason(error)}") from error
