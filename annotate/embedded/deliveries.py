@@ -161,7 +161,9 @@ async def _count(db: AsyncConnection, webhook_id: UUID, column: str, by: int) ->
     insert = (sqlite if db.dialect.name == "sqlite" else postgresql).insert(TOTALS)
     more = {column: TOTALS.c[column] + by}
     first = {"webhook_id": webhook_id, "delivered": 0, "given_up": 0, column: by}
-    await db.execute(insert.values(first).on_conflict_do_update(["webhook_id"], set_=more))
+    await db.execute(
+        insert.values(first).on_conflict_do_update(index_elements=["webhook_id"], set_=more)
+    )
 
 
 async def _forget_oldest_dead(db: AsyncConnection, webhook_id: UUID) -> None:
