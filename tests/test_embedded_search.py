@@ -24,7 +24,7 @@ from argilla_server.search_engine import (
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from annotate.embedded.documents import Kind, RecordRow, ResponseRow
+from annotate.embedded.documents import Kind, RecordRow, ResponseRow, VectorRow
 from annotate.embedded.index import DatasetIndex
 from annotate.embedded.search import (
     Nearest,
@@ -341,7 +341,7 @@ def test_late_writes_do_not_undo_newer_ones(index: DatasetIndex) -> None:
     index.put_response(uid(1), response(11, status="submitted", at=9, rating=2))
     index.put_response(uid(1), response(11, status="draft", at=8, rating=1))
     assert index.read("SELECT status FROM response") == [("submitted",)]
-    assert index.read("SELECT value FROM answer") == [(2,)]
+    assert index.read("SELECT value FROM value") == [(2,)]
 
 
 def test_deleting_leaves_nothing_behind(index: DatasetIndex) -> None:
@@ -350,27 +350,29 @@ def test_deleting_leaves_nothing_behind(index: DatasetIndex) -> None:
         text={"prompt": "card"},
         facets={"metadata.topic": "billing"},
         responses=(response(11, rating=1), response(12, 1, label="yes")),
-        vectors={"v": [1.0, 2.0]},
+        vectors={"v": VectorRow([1.0, 2.0])},
     )
     index.put_records([whole])
     index.delete_response(uid(11))
-    assert index.read("SELECT count(*) FROM answer") == [(1,)]
+    assert index.read("SELECT count(*) FROM value WHERE user > 0") == [(1,)]
     index.delete_records([uid(1), uid(2)])
-    for table in ("record", "text", "facet", "response", "answer", "vector"):
+    for table in ("record", "text", "value", "response", "vector"):
         assert index.read(f"SELECT count(*) FROM {table}") == [(0,)], table  # noqa: S608
 
 
 def test_suggestions_are_replaced_and_removed(index: DatasetIndex) -> None:
     index.put_records([row(1, facets={"suggestions.label.value": "yes"})])
-    index.put_facets(uid(1), {"suggestions.label.value": ["no"], "suggestions.label.score": 0.1})
+    index.put_facets({uid(1): {"suggestions.label.value": ["no"], "suggestions.label.score": 0.1}})
     scope = SuggestionFilterScope("label", "value")
     assert numbers(index, filter=TermsFilter(scope, ["yes"])) == []
     assert numbers(index, filter=TermsFilter(scope, ["no"])) == [1]
     score = SuggestionFilterScope("label", "score")  # 32-bit floats, as in Elasticsearch
     assert numbers(index, filter=RangeFilter(score, ge=0.1, le=0.1)) == [1]
-    index.put_facets(uid(1), {"suggestions.label.value": None, "suggestions.label.score": None})
-    assert index.read("SELECT count(*) FROM facet") == [(0,)]
-    index.put_facets(uid(99), {"suggestions.label.value": "yes"})  # unknown record: skipped
+    index.put_facets(
+        {uid(1): dict.fromkeys(["suggestions.label.value", "suggestions.label.score"])}
+    )
+    assert index.read("SELECT count(*) FROM value") == [(0,)]
+    index.put_facets({uid(99): {"suggestions.label.value": "yes"}})  # unknown record: skipped
     index.put_response(uid(99), response(11))
 
 
@@ -404,7 +406,7 @@ def test_similarity_agrees_with_cosines_by_hand(index: DatasetIndex) -> None:
     vectors = rng.normal(size=(40, 8))
     vectors[3] = 0
     index.put_records(
-        row(n, vectors={"v": list(vector)}, text={"prompt": "odd" if n % 2 else "even"})
+        row(n, vectors={"v": VectorRow(list(vector))}, text={"prompt": "odd" if n % 2 else "even"})
         for n, vector in enumerate(vectors)
     )
     target = vectors[5]
@@ -424,7 +426,7 @@ def test_similarity_agrees_with_cosines_by_hand(index: DatasetIndex) -> None:
 
 
 def test_equal_vectors_come_first_however_long(index: DatasetIndex) -> None:
-    index.put_records(row(n, vectors={"v": [float(n), 1.0, 2.0]}) for n in range(300))
+    index.put_records(row(n, vectors={"v": VectorRow([float(n), 1.0, 2.0])}) for n in range(300))
     hits = nearest(index, Nearest("v", np.array([299, 1, 2], np.float32), limit=2), Search())
     assert [UUID(bytes=hit.record).int for hit in hits] == [299, 298]
 
@@ -444,7 +446,7 @@ def test_damage_and_other_versions_are_noticed(tmp_path: Path) -> None:
 
 
 def test_a_failed_write_leaves_nothing_half_done(index: DatasetIndex) -> None:
-    broken = row(2, vectors={"v": ["no number"]})
+    broken = row(2, vectors={"v": VectorRow(["no number"])})
     with pytest.raises(ValueError, match="could not convert"):
         index.put_records([row(1), broken])
     assert index.read("SELECT count(*) FROM record") == [(0,)]

@@ -10,10 +10,10 @@ import calendar
 import json
 import logging
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 if TYPE_CHECKING:
     from argilla_server.models import Dataset, Question, Record, Response, Suggestion
@@ -32,8 +32,18 @@ _QUESTION_KINDS: dict[str, Kind] = {
 
 _METADATA_KINDS: dict[str, Kind] = {"terms": "term", "integer": "integer", "float": "float"}
 
-SUGGESTION_KINDS: dict[str, Kind] = {"score": "float", "agent": "term", "type": "term"}
-"""Properties of every suggestion; the kind of its `value` is that of its question."""
+SUGGESTION_KINDS: dict[str, Kind] = {
+    "score": "float",
+    "agent": "term",
+    "type": "term",
+    "at": "integer",
+}
+"""Properties of every suggestion; the kind of its `value` is that of its question.
+
+`at` is not for searching: it tells at start whether the index has the suggestion as it stands.
+"""
+
+_LARGEST_INTEGER = 2**63 - 1
 
 
 @dataclass(frozen=True)
@@ -45,6 +55,13 @@ class ResponseRow:
     status: str
     updated_at: int
     answers: Mapping[str, Any]
+
+
+class VectorRow(NamedTuple):
+    """A vector, and when it was last changed."""
+
+    value: Sequence[float]
+    updated_at: int = 0
 
 
 @dataclass(frozen=True)
@@ -59,7 +76,8 @@ class RecordRow:
     text: Mapping[str, str]
     facets: Mapping[str, Any]
     responses: tuple[ResponseRow, ...] = ()
-    vectors: Mapping[str, list[float]] = field(default_factory=dict)
+    vectors: Mapping[str, VectorRow] = field(default_factory=dict)
+    """By the id of their settings."""
 
 
 def metadata_key(name: str) -> str:
@@ -103,9 +121,7 @@ def metadata_kind(property_type: str) -> Kind:
 
 def record_row(record: Record) -> RecordRow:
     """The row of a record whose responses, suggestions and vectors are loaded."""
-    facets: dict[str, Any] = {
-        metadata_key(name): value for name, value in (record.metadata_ or {}).items()
-    }
+    facets = metadata_facets(record.metadata_)
     for suggestion in record.suggestions:
         facets |= suggestion_facets(suggestion)
     return RecordRow(
@@ -114,11 +130,24 @@ def record_row(record: Record) -> RecordRow:
         status=str(record.status.value),
         inserted_at=microseconds(record.inserted_at),
         updated_at=microseconds(record.updated_at),
-        text={name: _text(value) for name, value in record.fields.items() if value is not None},
+        text=field_texts(record.fields),
         facets=facets,
         responses=tuple(response_row(response) for response in record.responses),
-        vectors={str(vector.vector_settings_id): vector.value for vector in record.vectors},
+        vectors={
+            str(vector.vector_settings_id): VectorRow(vector.value, microseconds(vector.updated_at))
+            for vector in record.vectors
+        },
     )
+
+
+def metadata_facets(metadata: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What can be searched of a record's metadata."""
+    return {metadata_key(name): value for name, value in (metadata or {}).items()}
+
+
+def field_texts(fields: Mapping[str, Any]) -> dict[str, str]:
+    """The searchable text of each field that has a value."""
+    return {name: _text(value) for name, value in fields.items() if value is not None}
 
 
 def response_row(response: Response) -> ResponseRow:
@@ -128,19 +157,30 @@ def response_row(response: Response) -> ResponseRow:
         user=response.user_id.bytes,
         status=str(response.status.value),
         updated_at=microseconds(response.updated_at),
-        answers={name: answer.get("value") for name, answer in (response.values or {}).items()},
+        answers=answers_of(response.values),
     )
+
+
+def answers_of(values: Mapping[str, Any] | None) -> dict[str, Any]:
+    """A response's answers by question name."""
+    return {name: answer.get("value") for name, answer in (values or {}).items()}
 
 
 def suggestion_facets(suggestion: Suggestion) -> dict[str, Any]:
     """What can be searched of a suggestion whose question is loaded."""
-    name = suggestion.question.name
-    return {
-        suggestion_key(name, "value"): suggestion.value,
-        suggestion_key(name, "score"): suggestion.score,
-        suggestion_key(name, "agent"): suggestion.agent,
-        suggestion_key(name, "type"): suggestion.type.value if suggestion.type else None,
-    }
+    return facets_of_suggestion(
+        suggestion.question.name,
+        value=suggestion.value,
+        score=suggestion.score,
+        agent=suggestion.agent,
+        type=suggestion.type.value if suggestion.type else None,
+        at=microseconds(suggestion.updated_at),
+    )
+
+
+def facets_of_suggestion(question: str, **attributes: Any) -> dict[str, Any]:
+    """A suggestion's attributes (value, score, agent, type, at) under their keys."""
+    return {suggestion_key(question, name): value for name, value in attributes.items()}
 
 
 def scalars(kind: Kind, value: Any) -> list[Scalar]:
@@ -169,9 +209,12 @@ def scalar(kind: Kind, value: Any) -> Scalar:
         TypeError, ValueError, OverflowError: the value is not of this kind.
     """
     if kind == "term":
-        return value if isinstance(value, str) else json.dumps(value)
+        return storable(value) if isinstance(value, str) else json.dumps(value)
     if kind == "integer":
-        return int(value) if isinstance(value, int) else int(float(value))
+        integer = int(value) if isinstance(value, int) else int(float(value))
+        if abs(integer) > _LARGEST_INTEGER:
+            raise OverflowError("more than 64 bits")
+        return integer
     number = float(value)
     if number != number:
         raise ValueError("NaN has no place in an order")
@@ -182,6 +225,11 @@ def scalar(kind: Kind, value: Any) -> Scalar:
 def microseconds(time: datetime) -> int:
     """Microseconds since 1970; Argilla's times are naive UTC."""
     return calendar.timegm(time.utctimetuple()) * 1_000_000 + time.microsecond
+
+
+def storable(text: str) -> str:
+    """The text without halves of surrogate pairs, which JSON can spell but UTF-8 cannot."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
 def _text(value: Any) -> str:

@@ -38,7 +38,8 @@ from argilla_server.search_engine import (
 from argilla_server.settings import settings
 
 from annotate.embedded import documents, leases, queues, search
-from annotate.embedded.index import DatasetIndex, delete_files
+from annotate.embedded.index import DatasetIndex
+from annotate.embedded.index_file import delete_files
 
 Result = TypeVar("Result")
 
@@ -146,27 +147,26 @@ class HandloomSearchEngine(SearchEngine):  # type: ignore[misc]
         """Add a suggestion or replace it."""
         index = self.index(suggestion.record.dataset_id)
         facets = documents.suggestion_facets(suggestion)
-        await _off_loop(index.put_facets, suggestion.record_id.bytes, facets)
+        await _off_loop(index.put_facets, {suggestion.record_id.bytes: facets})
 
     async def delete_record_suggestion(self, suggestion: Suggestion) -> None:
         """Forget a suggestion."""
         index = self.index(suggestion.record.dataset_id)
         emptied = dict.fromkeys(documents.suggestion_facets(suggestion))
-        await _off_loop(index.put_facets, suggestion.record_id.bytes, emptied)
+        await _off_loop(index.put_facets, {suggestion.record_id.bytes: emptied})
 
     async def get_dataset_progress(self, dataset: Dataset) -> dict[str, int]:
         """Number of records, in all and by status; nothing for a draft data set."""
         if dataset.is_draft:
             return {}
-        sql = "SELECT status, count(*) FROM record GROUP BY status"
-        return _with_total(await _off_loop(self.index(dataset.id).read, sql))
+        return _with_total(await _off_loop(search.progress, self.index(dataset.id)))
 
     async def get_dataset_user_progress(self, dataset: Dataset, user: User) -> dict[str, int]:
         """Number of one person's responses, in all and by status; nothing for a draft."""
         if dataset.is_draft:
             return {}
-        sql = "SELECT status, count(*) FROM response WHERE user = ? GROUP BY status"
-        return _with_total(await _off_loop(self.index(dataset.id).read, sql, [user.id.bytes]))
+        index = self.index(dataset.id)
+        return _with_total(await _off_loop(search.user_progress, index, user.id.bytes))
 
     async def search(
         self,
@@ -260,6 +260,5 @@ def _items(hits: list[search.Hit]) -> list[SearchResponseItem]:
     return [SearchResponseItem(record_id=UUID(bytes=hit.record), score=hit.score) for hit in hits]
 
 
-def _with_total(rows: list[tuple[Any, ...]]) -> dict[str, int]:
-    counts = dict(rows)
+def _with_total(counts: dict[str, int]) -> dict[str, int]:
     return {"total": sum(counts.values()), **counts}

@@ -1,58 +1,45 @@
 """The search index of one data set: a SQLite file that can be rebuilt from Argilla's database.
 
-    record      one row a record; `n` numbers them in order of arrival, `mix` shuffles them
-    text        FTS5, one column a field
-    facet       (record, key, value): metadata and suggestions, several values allowed
-    response    one row a response: whose, on what, in which status
-    answer      (response, key, value): answers to rating and label questions
-    vector      (record, settings, value): float32, little endian
-    key, field  what the numbers and columns above stand for
-
+The file (`index_file`) is what is durable; what searches compute with is kept in memory
+(`columns`, `vectors`).
 Writes are upserts that keep the newer row, so that requests that finish out of order cannot undo
 one another.
 """
 
-import hashlib
+import json
 import logging
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from annotate.embedded.documents import Kind, RecordRow, ResponseRow, Scalar, scalars
-from annotate.embedded.text_query import searchable
+from annotate.embedded import rows as rows_
+from annotate.embedded.columns import Columns
+from annotate.embedded.documents import Kind, RecordRow, ResponseRow
+from annotate.embedded.index_file import create_file, delete_files, open_file
+from annotate.embedded.vectors import Vectors
 
-SCHEMA_VERSION = 1
-MIX_PRIME = 2**31 - 1
+VECTORS_A_READ = 5_000
 
 _LOG = logging.getLogger(__name__)
 
-_SCHEMA = """
-CREATE TABLE key (n INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, kind TEXT NOT NULL);
-CREATE TABLE field (name TEXT PRIMARY KEY, "column" TEXT NOT NULL);
-CREATE TABLE record (
-    n INTEGER PRIMARY KEY, id BLOB NOT NULL UNIQUE, external_id TEXT, status TEXT NOT NULL,
-    inserted_at INTEGER NOT NULL, updated_at INTEGER NOT NULL, mix INTEGER NOT NULL
-);
-CREATE INDEX record_status ON record (status);
-CREATE TABLE facet (record INTEGER, key INTEGER, value, PRIMARY KEY (record, key, value))
-    WITHOUT ROWID;
-CREATE INDEX facet_value ON facet (key, value, record);
-CREATE TABLE response (
-    n INTEGER PRIMARY KEY, id BLOB NOT NULL UNIQUE, record INTEGER NOT NULL, user BLOB NOT NULL,
-    status TEXT NOT NULL, updated_at INTEGER NOT NULL
-);
-CREATE INDEX response_record ON response (record);
-CREATE INDEX response_user ON response (user, status, record);
-CREATE TABLE answer (response INTEGER, key INTEGER, value, PRIMARY KEY (response, key, value))
-    WITHOUT ROWID;
-CREATE INDEX answer_value ON answer (key, value, response);
-CREATE TABLE vector (settings TEXT, record INTEGER, value BLOB, PRIMARY KEY (settings, record));
-"""
+Call = tuple[str, tuple[object, ...]]
+
+
+@dataclass
+class Changes:
+    """What was written to an index since some moment: to which records, and calls for others."""
+
+    records: set[bytes] = field(default_factory=set)
+    calls: list[Call] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(self.records or self.calls)
 
 
 class DatasetIndex:
@@ -66,11 +53,11 @@ class DatasetIndex:
         """
         self.path = path
         self.lock = threading.RLock()
-        self._db = _connect(path, create=False)
-        found = self._db.execute("PRAGMA user_version").fetchone()[0]
-        if found != SCHEMA_VERSION:
-            self._db.close()
-            raise sqlite3.DatabaseError(f"{path.name} has version {found}, not {SCHEMA_VERSION}")
+        self._db = open_file(path)
+        self.columns = Columns(self)
+        self._vectors: dict[str, Vectors] = {}
+        self._vocabulary: list[str] | None = None
+        self._changes: Changes | None = None
 
     @classmethod
     def create(
@@ -84,21 +71,7 @@ class DatasetIndex:
             fields: every field of the data set.
             searched: those of them that hold text.
         """
-        delete_files(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        columns = {name: f"f{number}" for number, name in enumerate(fields) if name in searched}
-        declared = ", ".join(columns.values()) or "nothing"
-        db = _connect(path, create=True)
-        with db:
-            db.executescript(_SCHEMA)
-            db.execute(
-                f'CREATE VIRTUAL TABLE text USING fts5({declared}, tokenize="unicode61 '
-                "remove_diacritics 0 categories 'L* N* Co Mn Mc' tokenchars '_'\")"
-            )
-            db.executemany("INSERT INTO field VALUES (?, ?)", columns.items())
-            db.executemany("INSERT INTO key (name, kind) VALUES (?, ?)", keys.items())
-            db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-        db.close()
+        create_file(path, keys, fields, searched)
         return cls(path)
 
     def close(self) -> None:
@@ -106,10 +79,75 @@ class DatasetIndex:
         with self.lock:
             self._db.close()
 
+    # Reading
+
     def read(self, sql: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
         """All rows of a query."""
         with self.lock:
             return self._db.execute(sql, parameters).fetchall()
+
+    def arrays(self, sql: str, parameters: Sequence[object] = (), **columns: type) -> list[Any]:
+        """The named columns of a query's rows, none null, each as an array, or texts as a list.
+
+        SQLite joins them to one text: taking row after row, this thread would have to ask for the
+        interpreter as often, and wait for the server's loop each time.
+        """
+        joined = ", ".join(
+            f"{'json_group_array' if kind is str else 'group_concat'}({name})"
+            for name, kind in columns.items()
+        )
+        (texts,) = self.read(f"SELECT {joined} FROM ({sql})", parameters)
+        return [_parsed(text, kind) for text, kind in zip(texts, columns.values(), strict=True)]
+
+    def size(self) -> int:
+        """One more than the largest number of a record."""
+        return int(self.read("SELECT coalesce(max(n), 0) + 1 FROM record")[0][0])
+
+    def keys(self) -> dict[str, tuple[int, Kind]]:
+        """Number and type of each key."""
+        rows = self.read("SELECT name, n, kind FROM key")
+        return {name: (n, kind) for name, n, kind in rows}
+
+    def fields(self) -> dict[str, str]:
+        """Text column of each searchable field."""
+        return dict(self.read('SELECT name, "column" FROM field'))
+
+    def vocabulary(self) -> list[str]:
+        """Every word of the texts, kept until a text is written; seconds at a million records."""
+        with self.lock:
+            if self._vocabulary is None:
+                self._db.execute(
+                    "CREATE VIRTUAL TABLE IF NOT EXISTS temp.vocabulary"
+                    " USING fts5vocab(main, 'text', 'row')"
+                )
+                (self._vocabulary,) = self.arrays("SELECT term FROM vocabulary", term=str)
+            return self._vocabulary
+
+    def vectors(self, settings: str) -> Vectors:
+        """The vectors of these settings."""
+
+        def pieces(numbers: Iterable[int] | None) -> Iterator[tuple[Any, Any]]:
+            some = [] if numbers is None else [json.dumps(list(numbers))]
+            only = "record IN (SELECT value FROM json_each(?))" if some else "1"
+            after = -1
+            while True:
+                rows = self.read(
+                    f"SELECT record, value FROM vector WHERE settings = ? AND record > ? AND {only}"
+                    " ORDER BY record LIMIT ?",
+                    [settings, after, *some, VECTORS_A_READ],
+                )
+                if not rows:
+                    return
+                after = rows[-1][0]
+                matrix = np.frombuffer(b"".join(row[1] for row in rows), dtype="<f4")
+                yield np.array([row[0] for row in rows]), matrix.reshape(len(rows), -1)
+
+        with self.lock:
+            found = self._vectors.setdefault(settings, Vectors(pieces))
+            found.bring_up()
+            return found
+
+    # Writing
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
@@ -122,135 +160,141 @@ class DatasetIndex:
                 raise
             self._db.execute("COMMIT")
 
-    def keys(self) -> dict[str, tuple[int, Kind]]:
-        """Number and type of each key."""
-        rows = self.read("SELECT name, n, kind FROM key")
-        return {name: (n, kind) for name, n, kind in rows}
+    def put_records(self, rows: Iterable[RecordRow]) -> None:
+        """Insert records, or replace them and all that belongs to them except responses.
 
-    def columns(self) -> dict[str, str]:
-        """Text column of each searchable field."""
-        return dict(self.read('SELECT name, "column" FROM field'))
+        Of responses the newer stays: no request that writes records takes one away.
+        """
+        by_id = {row.id: row for row in rows}
+        with self._transaction() as db:
+            numbers, new_text = rows_.put_records(db, list(by_id.values()))
+            self._written(numbers, by_id)
+            if new_text:
+                self._vocabulary = None
+
+    def delete_records(self, ids: Iterable[bytes]) -> None:
+        """Forget records and all that belongs to them."""
+        ids = list(ids)
+        with self._transaction() as db:
+            self._written(rows_.delete_records(db, ids), ids)
+
+    def set_status(self, record: bytes, status: str, updated_at: int) -> None:
+        """Note that a record is complete, or pending again."""
+        with self._transaction() as db:
+            found = db.execute(
+                "UPDATE record SET status = ?, updated_at = ? WHERE id = ? AND updated_at <= ?"
+                " RETURNING n",
+                [status, updated_at, record, updated_at],
+            ).fetchall()
+            self._written([n for (n,) in found], [record], "record")
+
+    def put_response(self, record: bytes, response: ResponseRow) -> None:
+        """Insert a response or replace an older one."""
+        with self._transaction() as db:
+            n = _number(db, record)
+            if n is not None:
+                rows_.put_responses(db, [(n, response)])
+                self._written([n], [record], *self._of_responses())
+
+    def delete_response(self, response: bytes) -> None:
+        """Forget a response."""
+        with self._transaction() as db:
+            numbers = rows_.delete_responses(db, "id = ?", response)
+            ids = [db.execute("SELECT id FROM record WHERE n = ?", [n]).fetchone() for n in numbers]
+            self._written(numbers, [row[0] for row in ids if row], *self._of_responses())
+
+    def delete_user(self, user: bytes) -> None:
+        """Forget all responses of a person."""
+        with self._transaction() as db:
+            which = "user = (SELECT n FROM user WHERE id = ?)"
+            self._written(rows_.delete_responses(db, which, user), [], *self._of_responses())
+            self._called("delete_user", user)
+
+    def put_facets(self, facets: Mapping[bytes, Mapping[str, object]]) -> None:
+        """Replace records' values of the keys given for each; null leaves none."""
+        with self._transaction() as db:
+            numbers = {record: _number(db, record) for record in facets}
+            known = [(n, facets[record]) for record, n in numbers.items() if n is not None]
+            rows_.replace_values(db, known)
+            names = {name for _, values in known for name in values}
+            self._written([n for n, _ in known], facets, *sorted(names) or ["record"])
 
     def declare(self, key: str, kind: Kind) -> None:
         """Add a key, or give it another type; values of the old type are dropped."""
         with self._transaction() as db:
             known = db.execute("SELECT n, kind FROM key WHERE name = ?", [key]).fetchone()
             if known and known[1] != kind:
-                db.execute("DELETE FROM facet WHERE key = ?", [known[0]])
+                db.execute("DELETE FROM value WHERE key = ?", [known[0]])
             db.execute(
                 "INSERT INTO key (name, kind) VALUES (?, ?)"
                 " ON CONFLICT (name) DO UPDATE SET kind = excluded.kind",
                 [key, kind],
             )
+            self.columns.forget(key)
+            self._called("declare", key, kind)
 
-    def put_records(self, rows: Iterable[RecordRow]) -> None:
-        """Insert records, or replace them with all that belongs to them."""
-        keys, columns = self.keys(), self.columns()
+    def drop_key(self, key: str) -> None:
+        """Forget a key and its values."""
         with self._transaction() as db:
-            for row in rows:
-                self._put_record(db, row, keys, columns)
+            for (n,) in db.execute("DELETE FROM key WHERE name = ? RETURNING n", [key]).fetchall():
+                db.execute("DELETE FROM value WHERE key = ?", [n])
+            self.columns.forget(key)
+            self._called("drop_key", key)
 
-    def _put_record(
-        self,
-        db: sqlite3.Connection,
-        row: RecordRow,
-        keys: Mapping[str, tuple[int, Kind]],
-        columns: Mapping[str, str],
-    ) -> None:
-        known = db.execute("SELECT n FROM record WHERE id = ?", [row.id]).fetchone()
-        if known:
-            _delete_parts(db, known[0])
-        (n,) = db.execute(
-            "INSERT INTO record (id, external_id, status, inserted_at, updated_at, mix)"
-            " VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET"
-            " external_id = excluded.external_id, status = excluded.status,"
-            " updated_at = excluded.updated_at RETURNING n",
-            [row.id, row.external_id, row.status, row.inserted_at, row.updated_at, _mix(row.id)],
-        ).fetchone()
-        text = {columns[f]: searchable(value) for f, value in row.text.items() if f in columns}
-        if text:
-            names, marks = ", ".join(text), ", ".join("?" * len(text))
-            db.execute(
-                f"INSERT INTO text (rowid, {names}) VALUES (?, {marks})", [n, *text.values()]
-            )
-        _put_facets(db, n, row.facets, keys)
-        for response in row.responses:
-            _put_response(db, n, response, keys)
-        db.executemany(
-            "INSERT INTO vector VALUES (?, ?, ?)",
-            [(s, n, np.asarray(v, "<f4").tobytes()) for s, v in row.vectors.items()],
-        )
-
-    def delete_records(self, ids: Iterable[bytes]) -> None:
-        """Forget records and all that belongs to them."""
+    def drop_vectors(self, settings: str) -> None:
+        """Forget the vectors of these settings."""
         with self._transaction() as db:
-            for record_id in ids:
-                row = db.execute("DELETE FROM record WHERE id = ? RETURNING n", [record_id])
-                for (n,) in row.fetchall():
-                    _delete_parts(db, n)
+            db.execute("DELETE FROM vector WHERE settings = ?", [settings])
+            self._vectors.pop(settings, None)
+            self._called("drop_vectors", settings)
 
-    def set_status(self, record: bytes, status: str, updated_at: int) -> None:
-        """Note that a record is complete, or pending again."""
-        with self._transaction() as db:
-            db.execute(
-                "UPDATE record SET status = ?, updated_at = ? WHERE id = ? AND updated_at <= ?",
-                [status, updated_at, record, updated_at],
-            )
+    def _of_responses(self) -> list[str]:
+        """What changes with a response, as `Columns.touch` names it."""
+        return ["response", *(name for name in self.keys() if name.startswith("responses."))]
 
-    def put_response(self, record: bytes, response: ResponseRow) -> None:
-        """Insert a response or replace an older one."""
-        keys = self.keys()
-        with self._transaction() as db:
-            n = _number(db, record)
-            if n is not None:
-                _put_response(db, n, response, keys)
+    # What was written since
 
-    def delete_response(self, response: bytes) -> None:
-        """Forget a response."""
-        with self._transaction() as db:
-            _delete_responses(db, "id = ?", response)
+    def _written(self, numbers: Iterable[int], records: Iterable[bytes], *sources: str) -> None:
+        numbers = list(numbers)
+        self.columns.touch(numbers, *sources)
+        if not sources:
+            for vectors in self._vectors.values():
+                vectors.touch(numbers)
+        if self._changes is not None:
+            self._changes.records.update(records)
 
-    def put_facets(self, record: bytes, facets: Mapping[str, object]) -> None:
-        """Replace a record's values of the given keys; null leaves none."""
-        keys = self.keys()
-        with self._transaction() as db:
-            n = _number(db, record)
-            if n is None:
-                return
-            for name in facets.keys() & keys.keys():
-                db.execute("DELETE FROM facet WHERE record = ? AND key = ?", [n, keys[name][0]])
-            _put_facets(db, n, facets, keys)
+    def _called(self, method: str, *arguments: object) -> None:
+        if self._changes is not None:
+            self._changes.calls.append((method, arguments))
 
-    def vectors(self, settings: str) -> tuple[np.ndarray, np.ndarray]:
-        """Record numbers, int64 (n,), and their vectors, float32 (n, dimensions)."""
-        rows = self.read("SELECT record, value FROM vector WHERE settings = ?", [settings])
-        numbers = np.array([row[0] for row in rows], dtype=np.int64)
-        matrix = np.frombuffer(b"".join(row[1] for row in rows), dtype="<f4")
-        return numbers, matrix.reshape(len(rows), -1) if rows else matrix.reshape(0, 0)
+    def follow(self) -> None:
+        """Note from now on what is written, for a new file that is to take this one's place."""
+        with self.lock:
+            self._changes = Changes()
 
+    def unfollow(self) -> None:
+        """The new file will not come."""
+        with self.lock:
+            self._changes = None
 
-def delete_files(path: Path) -> None:
-    """Remove an index and SQLite's files beside it."""
-    for suffix in ("", "-wal", "-shm"):
-        path.with_name(path.name + suffix).unlink(missing_ok=True)
+    def adopt(self, path: Path) -> "Changes | None":
+        """Let a new file take this one's place if it has all that was written; else say what not.
 
-
-def _connect(path: Path, *, create: bool) -> sqlite3.Connection:
-    mode = "rwc" if create else "rw"
-    db = sqlite3.connect(
-        f"{path.absolute().as_uri()}?mode={mode}",
-        uri=True,
-        isolation_level=None,
-        check_same_thread=False,
-    )
-    # The index can be rebuilt, so a power cut may cost its last writes: start-up finds that out.
-    db.executescript("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;")
-    return db
-
-
-def _mix(record_id: bytes) -> int:
-    digest = hashlib.blake2b(record_id, digest_size=8).digest()
-    return int.from_bytes(digest, "big") % MIX_PRIME
+        Raises:
+            sqlite3.DatabaseError: the new file cannot be opened.
+        """
+        with self.lock:
+            if self._changes:
+                missing, self._changes = self._changes, Changes()
+                return missing
+            open_file(path).close()  # checks it
+            self._db.close()
+            delete_files(self.path)
+            path.replace(self.path)
+            self._db = open_file(self.path)
+            self.columns.forget()
+            self._vectors, self._vocabulary, self._changes = {}, None, None
+            return None
 
 
 def _number(db: sqlite3.Connection, record: bytes) -> int | None:
@@ -262,53 +306,7 @@ def _number(db: sqlite3.Connection, record: bytes) -> int | None:
     return number
 
 
-def _put_facets(
-    db: sqlite3.Connection,
-    n: int,
-    facets: Mapping[str, object],
-    keys: Mapping[str, tuple[int, Kind]],
-) -> None:
-    db.executemany(
-        "INSERT OR IGNORE INTO facet VALUES (?, ?, ?)",
-        [(n, key, value) for key, value in _values(facets, keys)],
-    )
-
-
-def _put_response(
-    db: sqlite3.Connection, n: int, response: ResponseRow, keys: Mapping[str, tuple[int, Kind]]
-) -> None:
-    row = db.execute(
-        "INSERT INTO response (id, record, user, status, updated_at) VALUES (?, ?, ?, ?, ?)"
-        " ON CONFLICT (id) DO UPDATE SET status = excluded.status,"
-        " updated_at = excluded.updated_at WHERE excluded.updated_at >= updated_at RETURNING n",
-        [response.id, n, response.user, response.status, response.updated_at],
-    ).fetchone()
-    if row is None:  # a newer version is there already
-        return
-    db.execute("DELETE FROM answer WHERE response = ?", row)
-    answers = {f"responses.{question}": value for question, value in response.answers.items()}
-    db.executemany(
-        "INSERT OR IGNORE INTO answer VALUES (?, ?, ?)",
-        [(row[0], key, value) for key, value in _values(answers, keys)],
-    )
-
-
-def _values(
-    raw: Mapping[str, object], keys: Mapping[str, tuple[int, Kind]]
-) -> Iterator[tuple[int, Scalar]]:
-    for name, value in raw.items():
-        if name in keys:
-            key, kind = keys[name]
-            yield from ((key, one) for one in scalars(kind, value))
-
-
-def _delete_parts(db: sqlite3.Connection, n: int) -> None:
-    db.execute("DELETE FROM text WHERE rowid = ?", [n])
-    db.execute("DELETE FROM facet WHERE record = ?", [n])
-    db.execute("DELETE FROM vector WHERE record = ?", [n])
-    _delete_responses(db, "record = ?", n)
-
-
-def _delete_responses(db: sqlite3.Connection, where: str, parameter: object) -> None:
-    rows = db.execute(f"DELETE FROM response WHERE {where} RETURNING n", [parameter]).fetchall()
-    db.executemany("DELETE FROM answer WHERE response = ?", rows)
+def _parsed(text: str | None, kind: type) -> Any:
+    if kind is str:
+        return json.loads(text or "[]")
+    return np.fromstring(text, dtype=kind, sep=",") if text else np.zeros(0, kind)

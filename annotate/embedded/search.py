@@ -1,21 +1,20 @@
 """Searching one index: by text and filters, by similarity, and counting values."""
 
 import hashlib
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 from argilla_server.search_engine import Filter, Order
+from numpy.typing import NDArray
 
-from annotate.embedded.index import MIX_PRIME, DatasetIndex
-from annotate.embedded.query import QueryBuilder, Sql
-from annotate.embedded.text_query import TextMatch, parse
+from annotate.embedded.index import DatasetIndex
+from annotate.embedded.query import Query
+from annotate.embedded.text_query import parse
+from annotate.embedded.text_search import TextSearch
 
 MATCH_ALL_SCORE = 1.0
-
-SHORTLIST_EXTRA = 64
-"""In 32 bits a vector and its near copies tie: so many more are compared again in 64 bits."""
 
 
 class Hit(NamedTuple):
@@ -66,51 +65,70 @@ def run(index: DatasetIndex, request: Search) -> tuple[list[Hit], int]:
     Raises:
         ValueError: a filter or an order has a scope that Argilla does not define.
     """
-    match, source = _source(index, request)
-    (total,) = index.read(f"SELECT count(*) {source.text}", source.parameters)[0]
-    if not request.limit or request.offset >= total:
-        return [], total
-    order, score = _order(index, request, match)
-    rows = index.read(
-        f"SELECT r.id, {score} {source.text} ORDER BY {order.text} LIMIT ? OFFSET ?",
-        [*source.parameters, *order.parameters, request.limit, request.offset],
-    )
-    return [Hit(*row) for row in rows], total
+    with index.lock:
+        query = Query(index, index.size())
+        mask, scores = _found(index, query, request)
+        rows = np.flatnonzero(mask)
+        end = min(request.offset + request.limit, len(rows))
+        if request.offset >= end:
+            return [], len(rows)
+        keys: list[NDArray[Any]] = [query.sort_keys(order)[rows] for order in request.sort]
+        if not keys:
+            if scores is not None:
+                keys.append(-scores[rows])
+            if request.shuffled_for:
+                keys.append(_shuffled(index, query, request.shuffled_for)[rows])
+        page = rows[_leading(keys, end, len(rows))][request.offset :]
+        values = np.full(query.size, MATCH_ALL_SCORE) if scores is None else scores
+        found = [None if request.sort else float(values[n]) for n in page]
+        return _hits(index, page, found), len(rows)
 
 
 def nearest(index: DatasetIndex, target: Nearest, among: Search) -> list[Hit]:
     """Records by falling (1 + cosine) / 2 to a vector, or to its opposite."""
-    numbers, matrix = index.vectors(target.settings)
-    if among.text or among.filter:
-        _, source = _source(index, replace(among, sort=(), shuffled_for=None))
-        allowed = [row[0] for row in index.read(f"SELECT r.n {source.text}", source.parameters)]
-        inside = np.isin(numbers, np.array(allowed, dtype=np.int64))
-        numbers, matrix = numbers[inside], matrix[inside]
-    if target.excluded is not None:
-        rows = index.read("SELECT n FROM record WHERE id = ?", [target.excluded])
-        others = ~np.isin(numbers, np.array([row[0] for row in rows], dtype=np.int64))
-        numbers, matrix = numbers[others], matrix[others]
-    if not len(numbers):
-        return []
-    vector = -target.vector if target.farthest else target.vector
-    rough = np.argsort(-_cosines(matrix, vector), kind="stable")[: target.limit + SHORTLIST_EXTRA]
-    numbers = numbers[rough]
-    scores = (1 + _cosines(matrix[rough].astype(np.float64), vector.astype(np.float64))) / 2
-    best = np.lexsort((numbers, -scores))[: target.limit]
-    if target.threshold is not None:
-        best = best[scores[best] >= target.threshold]
-    marks = ", ".join("?" * len(best))
-    found = index.read(
-        f"SELECT n, id FROM record WHERE n IN ({marks})", [int(n) for n in numbers[best]]
+    with index.lock:
+        query = Query(index, index.size())
+        mask, _ = _found(index, query, among)
+        if target.excluded is not None:
+            mask &= ~query.ids({target.excluded})
+        vectors = index.vectors(target.settings)
+        vector = -target.vector if target.farthest else target.vector
+        numbers, cosines = vectors.nearest(vector, target.limit, mask)
+        scores = (1 + cosines) / 2
+        if target.threshold is not None:
+            numbers, scores = (
+                numbers[scores >= target.threshold],
+                scores[scores >= target.threshold],
+            )
+        return _hits(index, numbers, scores.tolist())
+
+
+def progress(index: DatasetIndex) -> dict[str, int]:
+    """Number of records by status, of those statuses that occur."""
+    with index.lock:
+        query = Query(index, index.size())
+        there = int(np.count_nonzero(query.there()))
+        completed = int(np.count_nonzero(query.completed()))
+    counts = {"pending": there - completed, "completed": completed}
+    return {status: count for status, count in counts.items() if count}
+
+
+def user_progress(index: DatasetIndex, user: bytes) -> dict[str, int]:
+    """Number of one person's responses by status, of those statuses that occur."""
+    return dict(
+        index.read(
+            "SELECT status, count(*) FROM response"
+            " WHERE user = (SELECT n FROM user WHERE id = ?) GROUP BY status",
+            [user],
+        )
     )
-    ids = dict(found)
-    return [Hit(ids[int(numbers[at])], float(scores[at])) for at in best]
 
 
 def submitters(index: DatasetIndex, records: Collection[bytes]) -> Mapping[bytes, set[bytes]]:
     """Who has submitted an answer to each of some records; ids are UUIDs' 16 bytes."""
     rows = index.read(
-        "SELECT r.id, a.user FROM record r JOIN response a ON a.record = r.n"
+        "SELECT r.id, u.id FROM record r JOIN response a ON a.record = r.n"
+        " JOIN user u ON u.n = a.user"
         f" WHERE a.status = 'submitted' AND r.id IN ({', '.join('?' * len(records))})",
         list(records),
     )
@@ -122,97 +140,80 @@ def submitters(index: DatasetIndex, records: Collection[bytes]) -> Mapping[bytes
 
 def term_counts(index: DatasetIndex, key: str) -> list[tuple[str, int]]:
     """Each value of a key with the number of records that have it, the most frequent first."""
-    number, _ = index.keys().get(key, (None, None))
-    return index.read(
-        "SELECT value, count(*) AS records FROM facet INDEXED BY facet_value WHERE key = ?"
-        " GROUP BY value ORDER BY records DESC, value",
-        [number],
-    )
+    with index.lock:
+        values = Query(index, index.size()).values(key)
+        if values is None or not values.terms:
+            return []
+        counts = np.bincount(values.values, minlength=len(values.terms)).tolist()
+    found = [(term, count) for term, count in zip(values.terms, counts, strict=True) if count]
+    return sorted(found, key=lambda pair: (-pair[1], pair[0]))
 
 
 def extremes(index: DatasetIndex, key: str) -> tuple[Any, Any]:
     """Smallest and largest value of a key; (None, None) if there is none."""
-    number, _ = index.keys().get(key, (None, None))
-    ends = [
-        f"(SELECT {pick}(value) FROM facet INDEXED BY facet_value WHERE key = ?)"
-        for pick in ("min", "max")
-    ]
-    low, high = index.read(f"SELECT {ends[0]}, {ends[1]}", [number, number])[0]
-    return low, high
+    with index.lock:
+        values = Query(index, index.size()).values(key)
+        if values is None or not len(values.values):
+            return None, None
+        return values.values.min().item(), values.values.max().item()
 
 
-def _source(index: DatasetIndex, request: Search) -> tuple[TextMatch | None, Sql]:
-    """`FROM … WHERE …` with the records as `r`."""
-    match = _match(index, request.text) if request.text else None
-    conditions: list[Sql] = []
-    tables = "FROM record r"
-    if request.text and match is None:
-        conditions.append(Sql("0"))
-    elif match and match.complement:
-        conditions.append(
-            Sql("r.n NOT IN (SELECT rowid FROM text WHERE text MATCH ?)", [match.expression])
-        )
-    elif match:
-        # CROSS JOIN keeps the text outermost: SQLite would else match anew for every record.
-        tables = "FROM text CROSS JOIN record r ON r.n = text.rowid"
-        conditions.append(Sql("text MATCH ?", [match.expression]))
-    if request.excluded:
-        marks = ", ".join("?" * len(request.excluded))
-        conditions.append(Sql(f"r.id NOT IN ({marks})", list(request.excluded)))
+def _found(
+    index: DatasetIndex, query: Query, request: Search
+) -> tuple[NDArray[np.bool_], NDArray[np.float32] | None]:
+    """By record number: whether the record is found, and how well it matches a text."""
+    mask, scores = query.there(), None
+    if request.text:
+        node = parse(request.text.query)
+        column = index.fields().get(request.text.field) if request.text.field else None
+        if node is None or (request.text.field and column is None):
+            return np.zeros(query.size, dtype=bool), None  # no word, or a field that holds no text
+        matches, scores = TextSearch(index, query.size, column).find(node)
+        mask &= matches
     if request.filter:
-        conditions.append(QueryBuilder(index.keys()).condition(request.filter))
-    where = " AND ".join(f"({condition.text})" for condition in conditions) or "1"
-    parameters = [value for condition in conditions for value in condition.parameters]
-    return match, Sql(f"{tables} WHERE {where}", parameters)
+        mask &= query.mask(request.filter)
+    if request.excluded:
+        mask &= ~query.ids(request.excluded)
+    return mask, scores
 
 
-def _match(index: DatasetIndex, text: Text) -> TextMatch | None:
-    """The expression to match; None if nothing can: no word, or a field that holds no text."""
-    match = parse(text.query)
-    if text.field is None or match is None:
-        return match
-    column = index.columns().get(text.field)
-    return replace(match, expression=f"{column} : ({match.expression})") if column else None
+def _leading(keys: Sequence[NDArray[Any]], count: int, rows: int) -> NDArray[np.int64]:
+    """The places of the first `count` of some rows, by the first key, then the next, then place.
+
+    A partition finds the place of the cut, so that only what comes before it is put in order.
+    """
+    if not keys:
+        return np.arange(count)
+    first, rest = keys[0], keys[1:]
+    if count < rows:
+        cut = np.partition(first, count - 1)[count - 1]
+        before, tied = np.flatnonzero(first < cut), np.flatnonzero(first == cut)
+        wanted = count - len(before)
+        tied = tied[_leading([key[tied] for key in rest], wanted, len(tied))]
+        chosen = np.sort(np.concatenate([before, tied]))
+    else:
+        chosen = np.arange(rows)
+    return chosen[np.lexsort([key[chosen] for key in reversed(keys)])]
 
 
-def _order(index: DatasetIndex, request: Search, match: TextMatch | None) -> tuple[Sql, str]:
-    """The `ORDER BY` terms and the expression of the score."""
-    terms: list[Sql] = []
-    score = str(MATCH_ALL_SCORE)
-    if request.sort:
-        builder = QueryBuilder(index.keys())
-        terms = [builder.order(order) for order in request.sort]
-        score = "NULL"
-    elif match and not match.complement:
-        # SQLite's bm25 is better the smaller it is.
-        terms = [Sql("bm25(text)")]
-        score = "-bm25(text)"
-    if request.shuffled_for and not request.sort:
-        terms.append(_shuffled(request.shuffled_for))
-    terms.append(Sql("r.n"))
-    return Sql(
-        ", ".join(term.text for term in terms),
-        [value for term in terms for value in term.parameters],
-    ), score
+def _shuffled(index: DatasetIndex, query: Query, user: bytes) -> NDArray[np.uint64]:
+    """A user's own order: a * mix + b mod 2^64, its upper half pairwise independent.
 
-
-def _shuffled(user: bytes) -> Sql:
-    """A user's own order: (a * mix + b) mod p, pairwise independent (Carter and Wegman, 1979).
-
-    It rests on the record's and the user's id alone, so no update reshuffles it; Argilla's own
-    is seeded by a number that changes with every update.
+    (Multiply-shift hashing, Dietzfelbinger, 1996.) It rests on the record's and the user's id
+    alone, so no update reshuffles it; Argilla's own is seeded by a number that changes with every
+    update.
     """
     digest = hashlib.blake2b(user, digest_size=16).digest()
-    factor = 1 + int.from_bytes(digest[:8], "big") % (MIX_PRIME - 1)
-    offset = int.from_bytes(digest[8:], "big") % MIX_PRIME
-    return Sql(f"(r.mix * ? + ?) % {MIX_PRIME}", [factor, offset])
+    factor, offset = np.frombuffer(digest, dtype="<u8")
+    mix = index.columns.record("mix", np.uint32).get(query.size)
+    shuffled: NDArray[np.uint64] = mix.astype(np.uint64) * (factor | np.uint64(1)) + offset
+    return shuffled
 
 
-def _cosines(matrix: np.ndarray, vector: np.ndarray) -> np.ndarray:
-    """Cosines of rows to a vector; 0 where either has no length."""
-    products = matrix @ vector
-    lengths = np.linalg.norm(matrix, axis=1) * np.linalg.norm(vector)
-    cosines: np.ndarray = np.divide(
-        products, lengths, out=np.zeros_like(products), where=lengths > 0
-    )
-    return cosines
+def _hits(
+    index: DatasetIndex, numbers: NDArray[np.int64], scores: Sequence[float | None]
+) -> list[Hit]:
+    marks = ", ".join("?" * len(numbers))
+    sql = f"SELECT n, id FROM record WHERE n IN ({marks})"
+    ids = dict(index.read(sql, numbers.tolist()))
+    return [Hit(ids[n], score) for n, score in zip(numbers.tolist(), scores, strict=True)]

@@ -1,16 +1,21 @@
-"""Elasticsearch's simple query string, as one FTS5 expression.
+"""Elasticsearch's simple query string, read into a tree of what to look for.
 
     card payment        both words                card | cash      either
     card + payment      both                      -refund          not
     "card payment"      next to each other        pay*             begins with
-    (card | cash) -fee  grouped
+    (card | cash) -fee  grouped                   paymnt~1         at most one letter different
+    "card fee"~2        at most two words between them, in any order
 
 Operators bind from left to right with equal strength, as in Lucene's SimpleQueryParser; a space is
-an `+`. A word holding punctuation or ideographs ("well-known") is searched as a phrase.
+an `+`. A word holding punctuation or ideographs ("well-known") is searched as a phrase. `~` alone
+is `~2`, which is also the most that a word may differ by.
 """
 
 import re
-from dataclasses import dataclass
+import unicodedata
+from dataclasses import dataclass, replace
+
+from annotate.embedded.documents import storable
 
 # Scripts written without spaces: each sign becomes a word, as Elasticsearch's tokenizer does.
 # SQLite's would keep a whole sentence as one word.
@@ -22,12 +27,17 @@ _TOKEN = re.compile(
     r"""\s*(?:
         (?P<operator>[+|()])
       | (?P<minus>-)
-      | "(?P<phrase>[^"]*)"(?:~\d*)?
+      | "(?P<phrase>[^"]*"(?:~\d*)?)
       | (?P<word>(?:\\.|[^\s"+|()\\])+)
       | (?P<stray>["\\])
     )""",
     re.VERBOSE | re.DOTALL,
 )
+
+
+_FUZZY = re.compile(r"(?<=.)(?<!\\)~\d*$")
+
+MOST_EDITS = 2
 
 
 def searchable(text: str) -> str:
@@ -36,15 +46,54 @@ def searchable(text: str) -> str:
 
 
 @dataclass(frozen=True)
-class TextMatch:
-    """Records that match an FTS5 expression, or with `complement` those that do not."""
+class Words:
+    """One word or several, next to each other.
 
-    expression: str
-    complement: bool = False
+    Attributes:
+        text: as typed, with at least one letter or digit and without quotes.
+        prefix: the last word only begins so.
+        edits: letters by which the word, then a single one, may differ.
+        slop: words that may stand between them.
+    """
+
+    text: str
+    prefix: bool = False
+    edits: int = 0
+    slop: int = 0
+
+    def split(self) -> list[str]:
+        """The single words."""
+        return "".join(sign if _in_word(sign) else " " for sign in self.text).split()
 
 
-def parse(query: str) -> TextMatch | None:
-    """Translate a simple query string; None if it holds no word at all (it then matches nothing).
+@dataclass(frozen=True)
+class Not:
+    """What does not match."""
+
+    inner: "Node"
+
+
+@dataclass(frozen=True)
+class Both:
+    """What matches both."""
+
+    left: "Node"
+    right: "Node"
+
+
+@dataclass(frozen=True)
+class Either:
+    """What matches one or the other."""
+
+    left: "Node"
+    right: "Node"
+
+
+Node = Words | Not | Both | Either
+
+
+def parse(query: str) -> Node | None:
+    """Read a simple query string; None if it holds no word at all (it then matches nothing).
 
     Never raises: as in Elasticsearch, what makes no sense (a lone quote, a stray parenthesis) is
     ignored.
@@ -76,8 +125,8 @@ class _Parser:
         self._at += 1
         return self._tokens[self._at - 1]
 
-    def expression(self) -> TextMatch | None:
-        result: TextMatch | None = None
+    def expression(self) -> Node | None:
+        result: Node | None = None
         operator = "+"
         while self.more():
             kind, text = self._tokens[self._at]
@@ -91,7 +140,7 @@ class _Parser:
             operator = "+"
         return result
 
-    def operand(self) -> TextMatch | None:
+    def operand(self) -> Node | None:
         negated = False
         while self.more() and self._tokens[self._at][0] == "minus":
             negated = not negated
@@ -105,44 +154,47 @@ class _Parser:
         found = self._group() if kind == "operator" else _leaf(kind, text)
         if found is None or not negated:
             return found
-        return TextMatch(found.expression, not found.complement)
+        return Not(found)
 
-    def _group(self) -> TextMatch | None:
+    def _group(self) -> Node | None:
         inner = self.expression()
         if self.more():
             self.next()  # the closing parenthesis
         return inner
 
 
-def _leaf(kind: str, text: str) -> TextMatch | None:
-    prefix = False
-    if kind == "word":
+def _leaf(kind: str, text: str) -> Node | None:
+    prefix, distance = False, 0
+    if kind == "phrase":
+        text, _, tilde = text.rpartition('"')
+        distance = _distance(tilde)
+    else:
         prefix = text.endswith("*") and not text.endswith("\\*")
-        text = re.sub(r"~\d*$", "", text.rstrip("*") if prefix else text)
+        text = text.rstrip("*") if prefix else text
+        if (fuzzy := _FUZZY.search(text)) and not prefix:
+            text, distance = text[: fuzzy.start()], _distance(fuzzy[0])
         text = re.sub(r"\\(.)", r"\1", text)
-    if not any(sign.isalnum() or sign == "_" for sign in text):
+    if not any(map(_in_word, text)):
         return None
-    words = searchable(text).replace('"', " ").replace("\0", " ").strip()
-    return TextMatch(f'"{words}"*' if prefix else f'"{words}"')
+    found = Words(searchable(storable(text)).replace('"', " ").replace("\0", " ").strip(), prefix)
+    if kind == "phrase":
+        return replace(found, slop=distance)
+    single = len(found.split()) == 1
+    return replace(found, edits=min(distance, MOST_EDITS) if single else 0)
 
 
-def _join(operator: str, left: TextMatch | None, right: TextMatch | None) -> TextMatch | None:
-    """Combine two matches; FTS5 has only a binary NOT, so complements are moved outwards."""
+def _in_word(sign: str) -> bool:
+    """Whether the index takes a sign for a part of a word: as its tokenizer is told to."""
+    category = unicodedata.category(sign)
+    return category[0] in "LN" or category in ("Co", "Mn", "Mc") or sign == "_"
+
+
+def _distance(tilde: str) -> int:
+    """`~` and digits → the number; nothing → 0; `~` alone → 2."""
+    return (int(tilde[1:5]) if tilde[1:] else MOST_EDITS) if tilde else 0
+
+
+def _join(operator: str, left: Node | None, right: Node | None) -> Node | None:
     if left is None or right is None:
         return left or right
-    a, b = left.expression, right.expression
-    if operator == "|":
-        # a or b = not (not a and not b)
-        inverse = _and(a, not left.complement, b, not right.complement)
-        return TextMatch(inverse.expression, not inverse.complement)
-    return _and(a, left.complement, b, right.complement)
-
-
-def _and(a: str, a_complement: bool, b: str, b_complement: bool) -> TextMatch:
-    if a_complement and b_complement:
-        return TextMatch(f"({a} OR {b})", complement=True)
-    if b_complement:
-        return TextMatch(f"({a} NOT {b})")
-    if a_complement:
-        return TextMatch(f"({b} NOT {a})")
-    return TextMatch(f"({a} AND {b})")
+    return Either(left, right) if operator == "|" else Both(left, right)

@@ -1,0 +1,95 @@
+"""The file of a search index: its tables, and how it is made, opened and removed.
+
+record      one row a record; `n` numbers them in order of arrival, `mix` shuffles them
+text        FTS5, one column a field; `word` lists the occurrences of each word in it
+value       (key, record, user, value): metadata, suggestions (user 0), answers; several allowed
+response    one row a response: whose, on what, in which status
+vector      (record, settings, value): float32, little endian
+key, field, user    what the numbers and columns above stand for
+"""
+
+import sqlite3
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from annotate.embedded.documents import Kind
+
+SCHEMA_VERSION = 2
+
+_SCHEMA = """
+CREATE TABLE key (n INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, kind TEXT NOT NULL);
+CREATE TABLE field (name TEXT PRIMARY KEY, "column" TEXT NOT NULL);
+CREATE TABLE user (n INTEGER PRIMARY KEY, id BLOB NOT NULL UNIQUE);
+CREATE TABLE record (
+    n INTEGER PRIMARY KEY, id BLOB NOT NULL UNIQUE, external_id TEXT, status TEXT NOT NULL,
+    inserted_at INTEGER NOT NULL, updated_at INTEGER NOT NULL, mix INTEGER NOT NULL,
+    length INTEGER NOT NULL
+);
+CREATE INDEX record_external_id ON record (external_id);
+CREATE TABLE value (
+    key INTEGER, record INTEGER, user INTEGER, value, PRIMARY KEY (key, record, user, value)
+) WITHOUT ROWID;
+CREATE TABLE response (
+    record INTEGER, user INTEGER, id BLOB NOT NULL UNIQUE, status TEXT NOT NULL,
+    updated_at INTEGER NOT NULL, PRIMARY KEY (record, user)
+) WITHOUT ROWID;
+CREATE INDEX response_user ON response (user, status, record);
+CREATE TABLE vector (
+    record INTEGER, settings TEXT, updated_at INTEGER NOT NULL, value BLOB NOT NULL,
+    PRIMARY KEY (record, settings)
+);
+CREATE INDEX vector_settings ON vector (settings, record);
+"""
+
+
+def create_file(
+    path: Path, keys: Mapping[str, Kind], fields: Sequence[str], searched: Sequence[str]
+) -> None:
+    """Make an empty index; see `DatasetIndex.create`."""
+    delete_files(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    columns = {name: f"f{number}" for number, name in enumerate(fields) if name in searched}
+    declared = ", ".join(columns.values()) or "nothing"
+    db = _connect(path, "rwc")
+    db.executescript(_SCHEMA)
+    db.execute(
+        f'CREATE VIRTUAL TABLE text USING fts5({declared}, tokenize="unicode61 '
+        "remove_diacritics 0 categories 'L* N* Co Mn Mc' tokenchars '_'\")"
+    )
+    db.execute("CREATE VIRTUAL TABLE word USING fts5vocab('text', 'instance')")
+    db.executemany("INSERT INTO field VALUES (?, ?)", columns.items())
+    db.executemany("INSERT INTO key (name, kind) VALUES (?, ?)", keys.items())
+    db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    db.close()
+
+
+def open_file(path: Path) -> sqlite3.Connection:
+    """A connection to an index.
+
+    Raises:
+        sqlite3.DatabaseError: the file is missing, damaged, or of another version.
+    """
+    db = _connect(path, "rw")
+    found = db.execute("PRAGMA user_version").fetchone()[0]
+    if found != SCHEMA_VERSION:
+        db.close()
+        raise sqlite3.DatabaseError(f"{path.name} has version {found}, not {SCHEMA_VERSION}")
+    return db
+
+
+def delete_files(path: Path) -> None:
+    """Remove an index and SQLite's files beside it."""
+    for suffix in ("", "-wal", "-shm"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+
+
+def _connect(path: Path, mode: str) -> sqlite3.Connection:
+    db = sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode={mode}",
+        uri=True,
+        isolation_level=None,
+        check_same_thread=False,
+    )
+    # The index can be rebuilt, so a power cut may cost its last writes: start-up finds that out.
+    db.executescript("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;")
+    return db
