@@ -56,7 +56,7 @@ class HubJobNotes:
         """Have Argilla note each hub job before it queues it."""
         for name in JOBS:
             function = getattr(hub_jobs, name)
-            function.delay = self._noting(getattr(function.delay, "__wrapped__", function.delay))
+            function.delay = self._noting(function.delay)
 
     def _noting(self, delay: Callable[..., Job]) -> Callable[..., Job]:
         @wraps(delay)

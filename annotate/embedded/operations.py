@@ -3,9 +3,12 @@
 Argilla's own keys and roles decide who the owner is, and its error handlers answer.
 """
 
-from typing import Annotated
+from typing import Annotated, Any
+from uuid import UUID
 
 from argilla_server.api.errors.v1.exception_handlers import add_exception_handlers
+from argilla_server.contexts.webhooks import list_webhooks
+from argilla_server.database import AsyncSessionLocal
 from argilla_server.errors import ForbiddenOperationError
 from argilla_server.errors.error_handler import APIErrorHandler
 from argilla_server.models import User
@@ -15,6 +18,7 @@ from sqlalchemy.exc import DBAPIError
 from starlette.routing import Mount
 
 from annotate.embedded.outbox import Drain, reason
+from annotate.embedded.webhooks import Delivery
 from annotate.errors import HandloomError
 
 
@@ -50,3 +54,28 @@ async def flush(request: Request) -> dict[str, int]:
         return {"versions": await drain.drain()}
     except (HandloomError, DBAPIError, OSError) as error:
         raise HTTPException(507, f"the ledger cannot be written: {reason(error)}") from error
+
+
+@router.get("/webhooks")
+async def webhooks(request: Request) -> dict[str, Any]:
+    """Of each webhook: its events waiting, dead (kept), delivered and given up (so far)."""
+    counts = _delivery(request).deliveries.counts
+    async with AsyncSessionLocal() as db:
+        known = await list_webhooks(db)
+    return {"items": [{"id": str(one.id)} | await counts(one.id) for one in known]}
+
+
+@router.post("/webhooks/{webhook_id}/retry")
+async def retry(request: Request, webhook_id: UUID) -> dict[str, int]:
+    """Deliver after all what was given up; how many events that is."""
+    delivery = _delivery(request)
+    revived = await delivery.deliveries.revive(webhook_id)
+    delivery.look()
+    return {"events": revived}
+
+
+def _delivery(request: Request) -> Delivery:
+    delivery: Delivery | None = getattr(request.app.state, "delivery", None)
+    if delivery is None:
+        raise HTTPException(404, "this server keeps no events")
+    return delivery

@@ -141,21 +141,17 @@ async def _serve(
     import argilla_server
     import uvicorn
     from argilla_server.database import async_engine
-    from argilla_server.jobs.queues import DEFAULT_QUEUE, HIGH_QUEUE
 
-    from annotate.embedded import accounts, hub, jobs, outbox, rebuild, webhooks
+    from annotate.embedded import accounts, outbox, rebuild, webhooks
 
     await outbox.install(async_engine)
     await accounts.ensure_owner(secrets)
     await rebuild.rebuild_outdated()
     await rebuild.requeue_status_updates()
     delivery = webhooks.Delivery(async_engine)
-    await delivery.install()
-    hub.use_own_connections()
-    notes = hub.HubJobNotes(home / "hub-jobs")
-    notes.install()
-    notes.report_cut_off()
-    jobs.start_workers(asyncio.get_running_loop(), [HIGH_QUEUE, DEFAULT_QUEUE], notes.after)
+    if await delivery.install():
+        argilla_server.app.state.delivery = delivery
+    _start_jobs(home / "hub-jobs")
     server = uvicorn.Server(
         uvicorn.Config(
             app,
@@ -180,6 +176,18 @@ async def _serve(
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await async_engine.dispose()
+
+
+def _start_jobs(notes_folder: Path) -> None:
+    from argilla_server.jobs.queues import DEFAULT_QUEUE, HIGH_QUEUE
+
+    from annotate.embedded import hub, jobs
+
+    hub.use_own_connections()
+    notes = hub.HubJobNotes(notes_folder)
+    notes.install()
+    notes.report_cut_off()
+    jobs.start_workers(asyncio.get_running_loop(), [HIGH_QUEUE, DEFAULT_QUEUE], notes.after)
 
 
 async def _announce(home: Path, server: "uvicorn.Server", listener: socket.socket) -> None:
