@@ -218,4 +218,4 @@ def verify_runs(run_id: str | None) -> None:
 
 
 # The other commands, registered by being imported; they build on what stands above.
-from annotate import cli_loop, cli_project, cli_recovery, cli_users  # noqa: E402, F401
+from annotate import cli_ledger, cli_loop, cli_project, cli_recovery, cli_users  # noqa: E402, F401

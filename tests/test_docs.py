@@ -19,7 +19,10 @@ from annotate.runs import Project
 
 ROOT = Path(__file__).parent.parent
 # The loop first: the other pages work on what it leaves.
-PAGES = ("loop.md", "formats.md", "agreement.md", "train.md", "dashboard.md", "argilla.md")
+PAGES = (
+    *("loop.md", "ledger.md", "formats.md", "agreement.md", "train.md", "dashboard.md"),
+    "argilla.md",
+)
 BLOCK = re.compile(r"^```console\n(.*?)^```", re.M | re.S)
 
 # Small trainings instead of the shipped sizes, under the same names.

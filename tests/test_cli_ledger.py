@@ -1,0 +1,134 @@
+"""`handloom ledger` as a user types it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from factories import Argilla, connected_project, make_generated, submit
+
+from align.cli import main
+from annotate.accounts import add_users, list_users
+from annotate.ledger import Ledger
+from annotate.pull import pull
+from annotate.push import push
+from annotate.runs import Project, Run
+from annotate.server import connect
+
+
+@pytest.fixture
+def project(tmp_path: Path, argilla_server: Argilla, monkeypatch: pytest.MonkeyPatch) -> Project:
+    project = connected_project(tmp_path / "project", argilla_server, monkeypatch)
+    monkeypatch.chdir(project.root)
+    return project
+
+
+def handloom(*arguments: str, said: str | None = None) -> Result:
+    return CliRunner().invoke(main, ["ledger", *arguments], input=said)
+
+
+def label(value: str) -> dict[str, Any]:
+    return {"preference": {"value": value}}
+
+
+LEAVER = "leaver"
+"""Not a name of other tests', on the same server."""
+
+
+def answered(project: Project) -> tuple[Run, list[str]]:
+    pushed = push(project, make_generated(project, 3))
+    ids = pushed.read("items")["item_id"].to_pylist()
+    submit(project, pushed, "anna", {item: label("a_better") for item in ids})
+    submit(project, pushed, LEAVER, {ids[0]: label("b_better")})
+    pull(project, pushed)
+    return pushed, ids
+
+
+def test_verify_says_what_is_there_and_what_is_wrong(project: Project) -> None:
+    answered(project)
+    well = handloom("verify")
+    assert well.exit_code == 0, well.output
+    assert "ledger.jsonl: intact, 4 lines" in well.output
+    head = json.loads(handloom("verify", "--json").output)["head"]
+    assert handloom("verify", "--head", head).exit_code == 0
+    path = Ledger.of(project).path
+    whole = path.read_text()
+    path.write_text(whole.replace("b_better", "a_better"))
+    changed = handloom("verify")
+    assert changed.exit_code == 1
+    assert "was changed" in changed.output
+    assert "ledger.jsonl: damaged, 4 lines" in changed.output
+    path.write_text("".join(whole.splitlines(keepends=True)[:-1]))
+    assert handloom("verify").exit_code == 0  # nothing shows within the file
+    cut = handloom("verify", "--head", head)
+    assert cut.exit_code == 1
+    assert "cut off or rewritten" in cut.output
+
+
+def test_diff_names_what_is_missing_and_what_differs(project: Project) -> None:
+    pushed, ids = answered(project)
+    agreed = handloom("diff")
+    assert agreed.exit_code == 0, agreed.output
+    assert "agree" in agreed.output
+    submit(project, pushed, "anna", {ids[1]: label("no_difference")})  # edited since
+    with connect(project) as server:
+        (leaver,) = [user for user in list_users(server) if user.name == LEAVER]
+        server.request("DELETE", f"users/{leaver.id}")
+        add_users(project, server, ["eva"])
+    submit(project, pushed, "eva", {ids[2]: label("a_better")}, "draft")
+    differing = handloom("diff")
+    assert differing.exit_code == 1
+    batch = pushed.metrics["batches"][0]
+    for kind, who in (
+        ("different", "anna"),
+        ("missing on the server", LEAVER),
+        ("missing in the ledger", "eva"),
+    ):
+        assert f"1 {kind}: {batch}, {who}" in differing.output, differing.output
+    found = json.loads(handloom("diff", "--json").output)
+    assert {(d["kind"], d["item_id"], d["annotator"]) for d in found} == {
+        ("different", ids[1], "anna"),
+        ("missing on the server", ids[0], LEAVER),
+        ("missing in the ledger", ids[2], "eva"),
+    }
+    assert handloom("diff", "--batch", "another").exit_code == 0
+    pull(project, pushed)
+    left = json.loads(handloom("diff", "--json").output)
+    assert [d["annotator"] for d in left] == [LEAVER]
+
+
+def test_show_gives_every_version(project: Project) -> None:
+    pushed, ids = answered(project)
+    submit(project, pushed, "anna", {ids[0]: label("no_difference")})
+    pull(project, pushed)
+    shown = handloom("show", ids[0])
+    assert shown.exit_code == 0, shown.output
+    order = ["a_better", "b_better", "no_difference"]
+    places = [shown.output.index(f'preference: "{value}"') for value in order]
+    assert places == sorted(places)
+    versions = json.loads(handloom("show", ids[0], "--json").output)
+    assert [version["annotator"] for version in versions] == ["anna", LEAVER, "anna"]
+    nothing = handloom("show", "i-none")
+    assert nothing.exit_code == 1
+    assert "the ledger has nothing of this item" in nothing.output
+
+
+def test_erase_asks_and_says_what_it_does_not_reach(project: Project) -> None:
+    pushed, _ = answered(project)
+    assert handloom("erase", "--reason", "asked").exit_code == 1
+    declined = handloom("erase", "--annotator", "anna", "--reason", "asked", said="n\n")
+    assert declined.exit_code == 1
+    assert len(list(Ledger.of(project))) == 4
+    erased = handloom("erase", "--annotator", "anna", "--reason", "she asked", "--yes")
+    assert erased.exit_code == 0, erased.output
+    assert "3 entries erased" in erased.output
+    assert "runs keep their own copies: " in erased.output
+    assert {entry.annotator for entry in Ledger.of(project)} == {LEAVER}
+    verified = handloom("verify")
+    assert "intact, 5 lines, 3 of them erased" in verified.output
+    assert verified.exit_code == 0
+    pull(project, pushed, again=True)
+    assert len(list(Ledger.of(project))) == 4  # the server still had them
