@@ -13,7 +13,7 @@ from annotate.runs import Project
 _INSTALLED = Path(__file__).resolve().parent.parent
 _SOURCES = {"guidelines": _INSTALLED / "guidelines", "recipes": _INSTALLED / "align" / "recipes"}
 _SUFFIXES = (".md", ".yaml", ".jsonl", ".lock")
-_IGNORED = "/runs/\n/.handloom/\n"
+_IGNORED = "/runs/\n/.handloom/\n/.handloom-restor*\n/before-restore-*/\n/handloom-*.tar\n"
 
 
 def init_project(folder: Path) -> tuple[Project, list[Path]]:

@@ -35,6 +35,9 @@ from annotate.errors import ProjectError, ResourceError
 from annotate.records import read_table, write_table
 
 MANIFEST = "manifest.json"
+INTERRUPTED = ".handloom-restore.json"
+"""A note in a project of which a backup is being put in place; see `annotate.bring_back`."""
+
 _LOCK = ".lock"
 _RECORDED = ("step", "round", "parents", "settings", "metrics", "files", "finished")
 _VERSIONED = ("handloom", "argilla", "argilla-server", "torch", "transformers", "trl", "peft")
@@ -234,10 +237,16 @@ class Project:
         """The project that `start` (the working directory) lies in.
 
         Raises:
-            ProjectError: neither it nor a folder above it is one.
+            ProjectError: neither it nor a folder above it is one, or it is half restored.
         """
         here = (start or Path.cwd()).resolve()
         for folder in (here, *here.parents):
+            if (folder / INTERRUPTED).is_file():
+                raise ProjectError(
+                    "putting a backup in place was cut off here",
+                    where=str(folder),
+                    remedy="Go on with `handloom restore --from BACKUP`, the same backup",
+                )
             if (folder / "runs").is_dir() and (folder / "guidelines").is_dir():
                 return cls(folder)
         raise ProjectError("no project here or above", where=str(here), remedy="`handloom init`")
@@ -391,7 +400,7 @@ def _seal(draft: Draft, started: datetime) -> None:
         "seed": plan.seed,
         "metrics": draft.metrics,
         "files": files,
-        "versions": _versions(),
+        "versions": versions(),
         "started": started.isoformat(),
         "finished": datetime.now(UTC).isoformat(),
     }
@@ -411,12 +420,13 @@ def _fsync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _versions() -> dict[str, str]:
-    versions = {"python": platform.python_version()}
+def versions() -> dict[str, str]:
+    """Of Python and of the packages that determine a run's result, where they are installed."""
+    found = {"python": platform.python_version()}
     for name in _VERSIONED:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            versions[name] = importlib.metadata.version(name)
-    return versions
+            found[name] = importlib.metadata.version(name)
+    return found
 
 
 @contextlib.contextmanager

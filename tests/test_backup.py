@@ -1,0 +1,430 @@
+"""A backup of a running server is whole, a damaged one refused, and the way back loses nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import signal
+import subprocess
+import sys
+import tarfile
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from conftest import run_argilla
+from factories import make_generated, make_project, submit
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from align.cli import main
+from annotate import backup_archive
+from annotate.accounts import add_users
+from annotate.backup import backup
+from annotate.backup_archive import ArchiveWriter, check
+from annotate.bring_back import bring_back
+from annotate.embedded.process import stop
+from annotate.errors import InputError, ProjectError, ServerError
+from annotate.guidelines import load_guideline, publish_guideline
+from annotate.ledger import Entry, Ledger
+from annotate.pull import pull
+from annotate.push import push
+from annotate.restore import restore
+from annotate.runs import INTERRUPTED, Project, RunPlan, verify
+from annotate.server import connect
+
+
+@pytest.fixture(autouse=True)
+def _no_other_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("ARGILLA_URL", "ARGILLA_API_KEY", "ARGILLA_WORKSPACE", "DATABASE_URL"):
+        monkeypatch.delenv(f"HANDLOOM_{name}", raising=False)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    """A project without a server, with runs and a ledger."""
+    made = make_project(tmp_path / "project")
+    make_generated(made, 3)
+    Ledger.of(made).append([said("anna"), said("ben")])
+    (made.state_dir / "users.json").write_text('{"anna": "secret"}')
+    return made
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[Project]:
+    """A project with a server of its own."""
+    made = make_project(tmp_path / "served")
+    run_argilla(made.state_dir / "argilla")
+    yield made
+    stop(made.state_dir / "argilla")
+
+
+def said(annotator: str, item: str = "i-1") -> Entry:
+    now = datetime.now(UTC)
+    values = {"preference": {"value": "a_better"}}
+    return Entry("batch", item, annotator, "preference@v1", "submitted", values, now, now)
+
+
+def label(value: str = "a_better") -> dict[str, Any]:
+    return {"preference": {"value": value}}
+
+
+def handloom(*arguments: str) -> Result:
+    return CliRunner().invoke(main, list(arguments))
+
+
+def content(folder: Path) -> dict[str, str]:
+    """Path → hash of every file below a folder."""
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def test_while_five_people_answer_and_back_elsewhere(served: Project, tmp_path: Path) -> None:
+    pushed = push(served, make_generated(served, 60))
+    ids = pushed.read("items")["item_id"].to_pylist()
+    people = [f"person-{number}" for number in range(5)]
+    acknowledged: list[tuple[str, str]] = []
+    ended = threading.Event()
+    with connect(served) as server:
+        add_users(served, server, people)
+
+    def answer(name: str) -> None:
+        for item in ids:
+            if ended.is_set():
+                return
+            submit(served, pushed, name, {item: label()})
+            acknowledged.append((item, name))
+
+    threads = [threading.Thread(target=answer, args=(name,)) for name in people]
+    for thread in threads:
+        thread.start()
+    while len(acknowledged) < 25:
+        threads[0].join(0.05)
+    before = set(acknowledged)
+    saved = backup(served, tmp_path)
+    ended.set()
+    for thread in threads:
+        thread.join()
+    assert saved.problems == []
+    assert saved.path.stat().st_mode & 0o777 == 0o600
+    stop(served.state_dir / "argilla")
+
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    bring_back(elsewhere, saved.path)
+    again = Project(elsewhere)
+    home = again.state_dir / "argilla"
+    try:
+        run_argilla(home)
+        with connect(again) as server:
+            (batch,) = server.batches()
+            there = {(r.item_id, r.annotator) for r in server.responses(batch)}
+        assert before <= there
+        rows = pull(again, again.resolve(pushed.id)).read("responses").to_pylist()
+        assert {(row["item_id"], row["annotator"]) for row in rows} == there
+        assert Ledger.of(again).verify() == []
+        assert verify(again) == []
+    finally:
+        stop(home)
+
+
+def test_what_was_said_since_the_backup_comes_back(served: Project, tmp_path: Path) -> None:
+    pushed = push(served, make_generated(served, 4))
+    ids = pushed.read("items")["item_id"].to_pylist()
+    submit(served, pushed, "anna", {ids[0]: label()})
+    pull(served, pushed)
+    saved = backup(served, tmp_path / "monday.tar")
+    submit(served, pushed, "anna", {ids[1]: label("b_better")})
+    later = push(served, make_generated(served, 2))
+    (item, _) = later.read("items")["item_id"].to_pylist()
+    submit(served, later, "late-comer", {item: label()})
+    pulls = [pull(served, run) for run in (pushed, later)]
+    home = served.state_dir / "argilla"
+    with pytest.raises(ServerError, match=r"another server is running.*handloom down"):
+        bring_back(served.root, saved.path)
+    stop(home)
+    (home / "argilla.db").write_bytes(b"damaged")
+    back = bring_back(served.root, saved.path)
+    assert back.newer_responses
+    assert back.aside is not None
+    assert (back.aside / ".handloom/argilla/argilla.db").read_bytes() == b"damaged"
+    run_argilla(home)
+    with connect(served) as server:
+        done = restore(served, server)
+    assert done.complete
+    assert done.accounts == ["late-comer"]
+    assert [pull(served, run) for run in (pushed, later)] == pulls
+    assert verify(served) == []
+
+
+def test_a_project_without_a_server_and_an_empty_folder(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(project.root)
+    done = handloom("backup", str(tmp_path / "saved.tar"))
+    assert done.exit_code == 0, done.output
+    assert "2 lines of ledger" in done.output
+    with tarfile.open(tmp_path / "saved.tar") as tar:  # any tar program can read it
+        assert ".handloom/users.json" in tar.getnames()
+    assert "is there already" in handloom("backup", str(tmp_path / "saved.tar")).stderr
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    monkeypatch.chdir(empty)
+    done = handloom("restore", "--from", str(tmp_path / "saved.tar"))
+    assert done.exit_code == 0, done.output
+    assert "next handloom up" in done.output
+    assert content(empty) == content(project.root)
+    assert (empty / ".handloom").stat().st_mode & 0o777 == 0o700
+    assert (empty / ".handloom/users.json").stat().st_mode & 0o777 == 0o600
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.txt").touch()
+    monkeypatch.chdir(tmp_path / "other")
+    assert "not empty" in handloom("restore", "--from", str(tmp_path / "saved.tar")).stderr
+
+
+def test_what_is_newer_is_kept_and_the_rest_lies_aside(project: Project, tmp_path: Path) -> None:
+    with project.draft(RunPlan("train", 1)) as draft:
+        (draft.path / "model").mkdir()
+        (draft.path / "model" / "model.safetensors").write_bytes(b"weights")
+    saved = backup(project, tmp_path / "saved.tar")
+    assert saved.manifest.left_out == [f"runs/{draft.run.id}/model/model.safetensors"]
+    Ledger.of(project).append([said("carla")])
+    ledger = Ledger.of(project).path.read_bytes()
+    newer = make_generated(project, 5)
+    (project.root / "guidelines/preference/v2.md").write_text(
+        (project.root / "guidelines/preference/v1.md")
+        .read_text()
+        .replace("version: 1", "version: 2")
+    )
+    publish_guideline(project.root, load_guideline(project.root, "preference@v2"))
+    (project.root / "guidelines/README.md").write_text("edited since")
+    (project.state_dir / "users.json").write_text('{"anna": "newer", "carla": "hers"}')
+    before = content(project.root)
+    back = bring_back(project.root, saved.path)
+    assert back.aside is not None
+    assert {name: before[name] for name in content(back.aside)} == content(back.aside)
+    assert Ledger.of(project).path.read_bytes() == ledger
+    assert (back.newer_responses, back.ledger_note) == (True, "")
+    assert project.resolve(newer.id).read("prompts").num_rows == 5
+    assert load_guideline(project.root, "preference@v2").name == "preference@v2"
+    assert (project.root / "guidelines/README.md").read_text() != "edited since"
+    passwords = json.loads((project.state_dir / "users.json").read_text())
+    assert passwords == {"anna": "secret", "carla": "hers"}
+    assert verify(project) == []  # with the weights that the backup left out
+
+
+def test_with_models_they_are_in_it(project: Project, tmp_path: Path) -> None:
+    with project.draft(RunPlan("train", 1)) as draft:
+        (draft.path / "model").mkdir()
+        (draft.path / "model" / "model.safetensors").write_bytes(b"weights")
+    saved = backup(project, tmp_path / "saved.tar", with_models=True)
+    assert saved.manifest.left_out == []
+    assert f"runs/{draft.run.id}/model/model.safetensors" in saved.manifest.files
+
+
+def test_another_ledger_is_not_kept_and_that_is_said(project: Project, tmp_path: Path) -> None:
+    saved = backup(project, tmp_path / "saved.tar")
+    ledger = Ledger.of(project)
+    whole = ledger.path.read_bytes()
+    ledger.path.unlink()
+    ledger.append([said("dora"), said("emil"), said("fay")])
+    back = bring_back(project.root, saved.path)
+    assert "no line has the hash" in back.ledger_note
+    assert Ledger.of(project).path.read_bytes() == whole
+    with ledger.path.open("r+b") as file:  # cut off
+        file.truncate(whole.index(b"\n") + 1)
+    assert bring_back(project.root, saved.path).ledger_note
+    assert Ledger.of(project).path.read_bytes() == whole
+
+
+def test_what_was_erased_since_stays_erased(project: Project, tmp_path: Path) -> None:
+    saved = backup(project, tmp_path / "saved.tar")
+    Ledger.of(project).erase(annotator="anna", reason="asked")
+    bring_back(project.root, saved.path)
+    assert [entry.annotator for entry in Ledger.of(project)] == ["ben"]
+    assert Ledger.of(project).verify() == []
+
+
+def test_a_damaged_ledger_is_saved_and_told(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = Ledger.of(project).path
+    path.write_bytes(path.read_bytes().replace(b"a_better", b"b_better", 1))
+    monkeypatch.chdir(project.root)
+    done = handloom("backup", str(tmp_path / "saved.tar"))
+    assert done.exit_code == 1
+    assert "line 1 was changed" in done.stderr
+    assert (tmp_path / "saved.tar").exists()
+
+
+def test_a_damaged_database_is_an_error(project: Project, tmp_path: Path) -> None:
+    home = project.state_dir / "argilla"
+    home.mkdir()
+    (home / "argilla.db").write_bytes(b"this is no database, however long it may be" * 99)
+    with pytest.raises(ServerError, match="cannot be copied"):
+        backup(project, tmp_path / "saved.tar")
+    assert list(tmp_path.glob("*.tar")) + list(tmp_path.glob(".*.tar*")) == []
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    folder = tmp_path_factory.mktemp("archive")
+    small = make_project(folder / "project")
+    make_generated(small, 2)
+    Ledger.of(small).append([said("anna")])
+    return backup(small, folder / "saved.tar").path.read_bytes()
+
+
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_damage_anywhere_is_found(archive: bytes, tmp_path: Path, data: st.DataObject) -> None:
+    """Bytes changed, cut off, put in or taken out."""
+    at = data.draw(st.integers(0, len(archive) - 1))
+    damage = data.draw(st.sampled_from(["flip", "cut", "insert", "remove", "append"]))
+    flipped = bytes([archive[at] ^ data.draw(st.integers(1, 255))])
+    damaged = {
+        "flip": archive[:at] + flipped + archive[at + 1 :],
+        "cut": archive[:at],
+        "insert": archive[:at] + flipped + archive[at:],
+        "remove": archive[:at] + archive[at + 1 :],
+        "append": archive + flipped,
+    }[damage]
+    path = tmp_path / "damaged.tar"
+    path.write_bytes(damaged)
+    if damaged == archive:
+        return
+    with pytest.raises(InputError, match="cannot be used"):
+        check(path)
+
+
+def test_a_damaged_file_is_named_and_nothing_is_touched(project: Project, tmp_path: Path) -> None:
+    saved = backup(project, tmp_path / "saved.tar").path
+    before = content(project.root)
+    whole = saved.read_bytes()
+    at = whole.index(b'{"seq":0')
+    saved.write_bytes(whole[:at] + b"x" + whole[at + 1 :])
+    with pytest.raises(InputError, match=r"\.handloom/ledger\.jsonl is damaged.*another backup"):
+        bring_back(project.root, saved)
+    assert content(project.root) == before
+    with pytest.raises(InputError, match="No such file"):
+        bring_back(project.root, tmp_path / "none.tar")
+
+
+def hostile(name: str, kind: bytes = tarfile.REGTYPE, link: str = "") -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, link
+    info.size = 4 if kind == tarfile.REGTYPE else 0
+    return info
+
+
+@pytest.mark.parametrize(
+    ("info", "said_of_it"),
+    [
+        (hostile("../outside"), "not lie within"),
+        (hostile("guidelines/../../outside"), "not lie within"),
+        (hostile("/guidelines/outside"), "not lie within"),
+        (hostile("guidelines//twice"), "not lie within"),
+        (hostile("src/module.py"), "no part of a project"),
+        (hostile("runs"), "no part of a project"),
+        (hostile("guidelines/link", tarfile.SYMTYPE, "/etc"), "not a plain file"),
+        (hostile("guidelines/link", tarfile.LNKTYPE, "guidelines/x"), "not a plain file"),
+        (hostile("guidelines/pipe", tarfile.FIFOTYPE), "not a plain file"),
+        (hostile("guidelines/folder", tarfile.DIRTYPE), "not a plain file"),
+        (hostile("guidelines/x"), "there twice"),
+    ],
+    ids=lambda value: value.name if isinstance(value, tarfile.TarInfo) else "",
+)
+def test_a_hostile_archive_is_refused(
+    tmp_path: Path, info: tarfile.TarInfo, said_of_it: str
+) -> None:
+    """Its manifest is right: who can write an archive can write that too."""
+    source = tmp_path / "x"
+    source.write_bytes(b"fine")
+    path = tmp_path / "hostile.tar"
+    with path.open("w+b") as file:
+        writer = ArchiveWriter(file)
+        writer.add("guidelines/x", source)
+        writer._tar.addfile(info, io.BytesIO(b"evil"))
+        about = {"made": "", "database": None, "ledger": {}, "versions": {}, "left_out": []}
+        writer.finish(**about)
+    root = tmp_path / "root"
+    root.mkdir()
+    with pytest.raises(InputError, match=said_of_it):
+        bring_back(root, path)
+    assert list(root.iterdir()) == []
+    assert not (tmp_path / "outside").exists()
+
+
+RESTORER = """
+import itertools, os, signal, sys
+from pathlib import Path
+from annotate import bring_back
+count, stop = itertools.count(1), int(sys.argv[3])
+def dying(function):
+    def wrapped(*args, **kwargs):
+        if next(count) == stop:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return function(*args, **kwargs)
+    return wrapped
+Path.rename = dying(Path.rename)
+Path.unlink = dying(Path.unlink)
+bring_back.extract = dying(bring_back.extract)
+bring_back.bring_back(Path(sys.argv[1]), Path(sys.argv[2]))
+"""
+
+
+@pytest.mark.parametrize("stop_at", range(1, 12))
+def test_killed_anywhere_it_is_the_old_or_goes_on_to_the_new(
+    project: Project, tmp_path: Path, stop_at: int
+) -> None:
+    saved = backup(project, tmp_path / "saved.tar").path
+    wanted = content(project.root)
+    (project.root / "guidelines/README.md").write_text("edited since")
+    (project.root / "recipes").mkdir()
+    (project.root / "recipes/mine.yaml").write_text("mine")
+    edited = content(project.root)
+    command = [sys.executable, "-c", RESTORER, str(project.root), str(saved), str(stop_at)]
+    done = subprocess.run(command, check=False)
+    assert done.returncode == -signal.SIGKILL, "fewer steps than this test supposes"
+    if (project.root / INTERRUPTED).exists():
+        with pytest.raises(ProjectError, match=r"cut off here.*handloom restore --from"):
+            Project.find(project.root)
+        with pytest.raises(ProjectError, match="another backup"):
+            bring_back(project.root, tmp_path / "another.tar")
+    else:
+        now = content(project.root)
+        kept = {name: sha for name, sha in now.items() if not name.startswith(".handloom-restor")}
+        assert kept == edited or kept.items() >= wanted.items()
+        if kept != edited:
+            return
+    bring_back(project.root, saved)
+    now = content(project.root)
+    assert {name: now[name] for name in wanted} == wanted
+    assert (project.root / "recipes/mine.yaml").read_text() == "mine"
+    (aside,) = project.root.glob("before-restore-*")
+    assert (aside / "guidelines/README.md").read_text() == "edited since"
+    assert not (project.root / backup_archive.MANIFEST).exists()
+    assert Project.find(project.root) == project
+    assert verify(project) == []
+
+
+def test_the_archive_says_what_it_is(project: Project, tmp_path: Path) -> None:
+    saved = backup(project, tmp_path / "saved.tar")
+    with tarfile.open(saved.path) as tar:
+        text = tar.extractfile(backup_archive.MANIFEST)
+        assert text is not None
+        manifest = json.loads(text.read())["manifest"]
+    assert manifest["format"] == 1
+    assert manifest["ledger"] == {
+        "lines": 2,
+        "head": Ledger.of(project).verdict().head,
+    }
+    assert manifest["versions"]["python"]
