@@ -12,7 +12,7 @@ from hypothesis import settings
 from annotate.embedded.home import credentials
 from annotate.embedded.process import start, stop
 
-pytest_plugins = ["postgres", "redis_server"]
+pytest_plugins = ["postgres", "redis_server", "stock"]
 
 # How long an example takes says more of the machine than of the code.
 settings.register_profile("handloom", deadline=None)
