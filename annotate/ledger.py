@@ -69,7 +69,7 @@ class Ledger:
         """Append those entries whose version is not there yet, and return how many these were.
 
         A version is a key with a status, values and time: two writers at once append it once. The
-        first append of an object reads the whole file (about a million lines in 2 seconds); later
+        first append of an object reads the whole file (some seconds for a million lines); later
         ones read what others have appended since.
 
         Raises:
