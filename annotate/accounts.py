@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from annotate.errors import InputError, ProjectError
+from annotate.errors import InputError, ProjectError, ServerError
 from annotate.people_file import NAME, NAME_RULE, Person
 from annotate.progress import progress
 from annotate.runs import Project
@@ -235,6 +235,28 @@ def renew_password(project: Project, server: Server, name: str) -> None:
         except StatusError:
             _write_private(users_file(project), before)
             raise
+
+
+def renew_key(server: Server, name: str) -> str:
+    """Give an account a new API key; the old one is refused from now on. A password stays.
+
+    Raises:
+        InputError: there is no such account.
+        ServerError: the account is the one in use, or this is not the embedded server.
+    """
+    user = find_user(server, name)
+    try:
+        answer = server.request("POST", f"{server.url}/api/handloom/users/{user.id}/key")
+    except StatusError as error:
+        if error.status not in (404, 405):
+            raise
+        raise ServerError(
+            "only the embedded server can renew a key, not this Argilla",
+            where=server.url,
+            remedy="`handloom users remove`, `handloom users add` and `handloom restore` make the "
+            "account anew with its responses",
+        ) from None
+    return str(answer["api_key"])
 
 
 def known_passwords(project: Project) -> dict[str, str]:

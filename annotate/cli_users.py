@@ -138,10 +138,11 @@ def password(name: str) -> None:
 
 @users.command("key")
 @name_argument
-def key(name: str) -> None:
+@click.option("--renew", is_flag=True, help="A new one; the old one is refused from now on.")
+def key(name: str, renew: bool) -> None:
     """Print the API key of NAME, which answers in their name: hand it to nobody else."""
-    from annotate.accounts import find_user
+    from annotate.accounts import find_user, renew_key
     from annotate.server import connect
 
     with connect(here()) as server:
-        click.echo(find_user(server, name).api_key)
+        click.echo(renew_key(server, name) if renew else find_user(server, name).api_key)

@@ -64,6 +64,7 @@ def remove_users(
     left = _take_out(server, users)
     try:
         ledger = Ledger.of(project)
+        server.flush()
         write_down_all(project, server, ledger)
     except BaseException:  # Ctrl-C too
         _put_back(server, left)

@@ -64,6 +64,7 @@ def restore(
     with _alone(project):
         result = Restored()
         ledger = Ledger.of(project)
+        server.flush()
         before = {user.name for user in list_users(server)}
         waiting = sorted(known_passwords(project).keys() - before)
         add_people(project, server, [Person(name) for name in waiting])

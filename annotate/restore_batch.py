@@ -120,7 +120,8 @@ def _written_down(
         return {}
     with progress(f"read {pushed.name}", server.count(batch)) as advance:
         held = list(server.responses(batch, advance))
-    ledger.append(as_entry(response, pushed.name, pushed.guideline) for response in held)
+    named = pushed.name, pushed.guideline, server.workspace
+    ledger.append(as_entry(response, *named) for response in held)
     return {(pushed.name, response.item_id, response.annotator): response for response in held}
 
 

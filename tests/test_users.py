@@ -205,6 +205,15 @@ def test_a_password_is_renewed_and_a_key_is_shown(
     assert handloom("users", "key", anna).output == f"{user.api_key}\n"
     with Server(argilla_server.url, user.api_key) as desk:
         assert desk.check().name == anna
+    other = handloom("users", "key", anna, "--renew").output.strip()
+    assert other != user.api_key
+    with Server(argilla_server.url, other) as desk:
+        assert desk.check().name == anna
+    with Server(argilla_server.url, user.api_key) as desk, pytest.raises(StatusError):
+        desk.check()
+    with connect(project) as server:
+        own = server.check().name
+    assert "cannot be renewed with itself" in handloom("users", "key", own, "--renew").stderr
     assert "no such account" in handloom("users", "key", name("nobody")).stderr
 
 
