@@ -20,8 +20,15 @@ from annotate.runs import Project
 ROOT = Path(__file__).parent.parent
 # The loop first: the other pages work on what it leaves.
 PAGES = (
-    *("loop.md", "ledger.md", "formats.md", "agreement.md", "train.md", "dashboard.md"),
+    "loop.md",
+    "ledger.md",
+    "formats.md",
+    "agreement.md",
+    "train.md",
+    "dashboard.md",
     "argilla.md",
+    "people.md",
+    "backup.md",
 )
 BLOCK = re.compile(r"^```console\n(.*?)^```", re.M | re.S)
 
@@ -51,6 +58,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     (folder / "labels.csv").write_text(
         "item,annotator,label\n"
         + "".join(f"{i},{a},{(i + (a == 'c')) % 2}\n" for i in range(9) for a in "abc")
+    )
+    (folder / "people.csv").write_text(
+        "name,first_name,last_name,workspace,role\n"
+        "maria,Maria,Sánchez,round1 round2,annotator\ntomas,,,,admin\n"
     )
     outputs = [{"model": "a-7b", "text": "One."}, {"model": "b-7b", "text": "Two."}]
     (folder / "outputs.jsonl").write_text(json.dumps({"prompt": "Why?", "outputs": outputs}))
