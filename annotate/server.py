@@ -20,9 +20,10 @@ import httpx
 
 from annotate.errors import ServerError
 from annotate.guidelines import Guideline
+from annotate.record_json import RecordJson
 from annotate.runs import Project, Run
 from annotate.server_types import Batch, Placed, Record, Response, Submission, User
-from annotate.transport import StatusError, Transport, pause
+from annotate.transport import StatusError, Transport, one_ahead, pause
 
 URL_VARIABLE, KEY_VARIABLE = "HANDLOOM_ARGILLA_URL", "HANDLOOM_ARGILLA_API_KEY"
 WORKSPACE_VARIABLE, WORKSPACE = "HANDLOOM_ARGILLA_WORKSPACE", "handloom"
@@ -238,29 +239,32 @@ class Server:
     ) -> int:
         """Put into the batch those records that it does not hold yet; how many these were.
 
+        Each goes with all that belongs to it, and wholly or not at all. The next bulk is written
+        while one is on its way.
+
         Args:
             done: called with the number of records dealt with since the last call.
         """
         there = self.record_ids(batch)
-        added = 0
-        rest = iter(records)
-        while chunk := list(islice(rest, RECORDS_A_REQUEST)):
-            missing = [record for record in chunk if record.item_id not in there]
-            if missing:
-                items = [
-                    {
-                        "external_id": record.item_id,
-                        "fields": dict(record.fields),
-                        "metadata": dict(record.metadata),
-                    }
-                    for record in missing
-                ]
-                # An upsert, so that a repeat after a dropped connection finds its own records.
-                self.request("PUT", f"datasets/{batch.id}/records/bulk", json={"items": items})
-                added += len(missing)
+        known = RecordJson(self.request, batch.id)
+        sizes: list[tuple[int, int]] = []
+
+        def bulks() -> Iterator[bytes]:
+            rest = iter(records)
+            while chunk := list(islice(rest, RECORDS_A_REQUEST)):
+                missing = [record for record in chunk if record.item_id not in there]
+                sizes.append((len(chunk), len(missing)))
+                yield known.bulk(missing) if missing else b""
+
+        def put(content: bytes) -> None:
+            # An upsert, so that a repeat after a dropped connection finds its own records.
+            if content:
+                self._transport.put(f"datasets/{batch.id}/records/bulk", content)
+
+        for number, _ in enumerate(one_ahead(put, bulks())):
             if done:
-                done(len(chunk))
-        return added
+                done(sizes[number][0])
+        return sum(missing for _, missing in sizes)
 
     def record_ids(self, batch: Batch) -> dict[str, str]:
         """Item id → Argilla's record id, of every record of the batch."""
@@ -295,6 +299,21 @@ class Server:
             if done:
                 done(1)
 
+    def records(self, batch: Batch, done: Callable[[int], None] | None = None) -> Iterator[Record]:
+        """Every record of the batch that has an item id, with all that belongs to it.
+
+        The next page is fetched while one is read.
+
+        Args:
+            done: called for each record read.
+        """
+        known = RecordJson(self.request, batch.id)
+        for record in self._records(batch, include="responses,suggestions,vectors"):
+            if record["external_id"]:
+                yield known.record(record)
+            if done:
+                done(1)
+
     def _records(self, batch: Batch, **params: str) -> Iterator[dict[str, Any]]:
         """Every record of the batch, once.
 
@@ -304,16 +323,13 @@ class Server:
         seen: set[str] = set()
         size = RECORDS_A_PAGE
         for _ in range(_PASSES):
-            offset, total = 0, 1
-            while offset < total:
-                path = f"datasets/{batch.id}/records"
-                page = self.request("GET", path, offset=offset, limit=size, **params)
+            total = 0
+            for page in self._pages(batch, size, **params):
                 total = page["total"]
                 for record in page["items"]:
                     if record["id"] not in seen:
                         seen.add(record["id"])
                         yield record
-                offset += size
             if len(seen) >= total:
                 return
             size -= 101  # other page boundaries
@@ -322,6 +338,14 @@ class Server:
             where=batch.name,
             remedy="Run the same command again",
         )
+
+    def _pages(self, batch: Batch, size: int, **params: str) -> Iterator[Any]:
+        def page(offset: int) -> Any:
+            path = f"datasets/{batch.id}/records"
+            return self.request("GET", path, offset=offset, limit=size, **params)
+
+        first = page(0)
+        return one_ahead(page, range(size, first["total"], size), [first])
 
     def submit(self, answers: Sequence[Submission]) -> list[str]:
         """Answer records as this user; why Argilla refused each, empty where it did not.

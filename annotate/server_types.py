@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -32,12 +32,38 @@ class Batch:
 
 
 @dataclass(frozen=True)
+class Suggestion:
+    """An answer that a model proposes."""
+
+    value: Any
+    score: float | Sequence[float] | None = None
+    """Between 0 and 1; several for several values."""
+    agent: str | None = None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A response to put on the server in somebody's name."""
+
+    annotator: str
+    values: Mapping[str, Any]
+    """Question → {"value": …}."""
+    status: str = "submitted"
+    """submitted, draft or discarded."""
+
+
+@dataclass(frozen=True)
 class Record:
-    """An item as Argilla takes it."""
+    """An item as Argilla takes it and gives it back."""
 
     item_id: str
     fields: Mapping[str, Any]
-    metadata: Mapping[str, str]
+    metadata: Mapping[str, Any]
+    suggestions: Mapping[str, Suggestion] = field(default_factory=dict)
+    """By question."""
+    vectors: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    responses: Sequence[Answer | Response] = ()
+    """At most one of each annotator; as it comes back, with ids and times."""
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,13 @@ from __future__ import annotations
 
 import random
 import time
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import httpx
+from pydantic_core import from_json
 
 from annotate.errors import ServerError
 
@@ -23,6 +27,12 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.25, 5.0
 
 TIMEOUT = 120.0
 """Seconds for one request; a bulk of 500 records takes a busy server some of them."""
+
+_NEAR = frozenset({"127.0.0.1", "::1", "localhost"})
+"""Where compressing an answer takes longer than sending it."""
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 _AGAIN = frozenset({429, 500, 502, 503, 504})
 
@@ -42,7 +52,7 @@ class Transport:
         try:
             self._http = httpx.Client(
                 base_url=f"{url.rstrip('/')}/api/v1/",
-                headers={"X-Argilla-Api-Key": api_key},
+                headers={"X-Argilla-Api-Key": api_key, **_encodings(url)},
                 timeout=TIMEOUT,
             )
         except (httpx.InvalidURL, UnicodeEncodeError, ValueError):
@@ -79,10 +89,26 @@ class Transport:
             StatusError: Argilla answered with an error, after the last attempt if it was 5xx.
             ServerError: there was no answer after the last attempt.
         """
+        answer = self._send(method, path, attempts, json=json, params=params or None)
+        try:
+            return from_json(answer.content) if answer.content else None
+        except ValueError:
+            raise _unreachable(self.url, "what answers there is not Argilla") from None
+
+    def put(self, path: str, content: bytes) -> None:
+        """PUT some JSON and pass over what is answered.
+
+        Raises:
+            StatusError, ServerError: as of `request`.
+        """
+        self._send("PUT", path, None, content=content, headers={"Content-Type": "application/json"})
+
+    def _send(self, method: str, path: str, attempts: int | None, **what: Any) -> httpx.Response:
+        """A good answer."""
         tries = attempts or self.attempts
         for attempt in range(1, tries + 1):
             try:
-                answer = self._http.request(method, path, json=json, params=params or None)
+                answer = self._http.request(method, path, **what)
             except httpx.UnsupportedProtocol:
                 raise _unreachable(self.url, "the address must begin with http://") from None
             except httpx.TransportError as error:
@@ -90,9 +116,39 @@ class Transport:
                     raise _unreachable(self.url, _reason(error)) from None
             else:
                 if answer.status_code not in _AGAIN or attempt == tries:
-                    return _content(answer, self.url)
+                    return _good(answer, self.url)
             time.sleep(pause(attempt))
         raise AssertionError("unreachable")  # the last attempt returns or raises
+
+
+def one_ahead(
+    call: Callable[[Item], Result], items: Iterable[Item], already: Iterable[Result] = ()
+) -> Iterator[Result]:
+    """The results of a call for each item, in order.
+
+    The next call runs, in a thread, while the caller deals with a result or an item is made.
+
+    Args:
+        already: results to begin with, dealt with while the first call runs.
+    """
+    with ThreadPoolExecutor(1) as thread:
+        running: Future[Result] | None = None
+        for item in items:
+            following = thread.submit(call, item)
+            if running is None:
+                yield from already
+                already = ()
+            else:
+                yield running.result()
+            running = following
+        yield from already
+        if running is not None:
+            yield running.result()
+
+
+def _encodings(url: str) -> dict[str, str]:
+    near = urlsplit(url).hostname in _NEAR
+    return {"Accept-Encoding": "identity"} if near else {}
 
 
 def pause(attempt: int) -> float:
@@ -101,13 +157,10 @@ def pause(attempt: int) -> float:
     return longest * (1 - random.random() / 2)  # spreads clients that fail together
 
 
-def _content(answer: httpx.Response, url: str) -> Any:
-    """The JSON of a good answer; any other as a `StatusError`."""
+def _good(answer: httpx.Response, url: str) -> httpx.Response:
+    """The answer if it is good; any other as a `StatusError`."""
     if answer.is_success:
-        try:
-            return answer.json() if answer.content else None
-        except ValueError:
-            raise _unreachable(url, "what answers there is not Argilla") from None
+        return answer
     if answer.status_code == 401:
         raise StatusError(
             401,

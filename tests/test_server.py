@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import socketserver
@@ -12,6 +13,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
+import argilla as rg
 import httpx
 import pytest
 from factories import Argilla, connected_project, make_project
@@ -22,8 +24,8 @@ from annotate.errors import InputError, ServerError
 from annotate.guidelines import load_guideline
 from annotate.runs import Project
 from annotate.server import Server, connect
-from annotate.server_types import Record, Submission
-from annotate.transport import StatusError, Transport
+from annotate.server_types import Answer, Batch, Record, Submission, Suggestion
+from annotate.transport import StatusError, Transport, one_ahead
 
 ROOT = Path(__file__).parent.parent
 
@@ -238,3 +240,97 @@ def test_a_name_that_cannot_be_one_is_refused(name: str, server: Server, project
     with pytest.raises(InputError, match="cannot be a user's name"):
         add_users(project, server, ["ok", name])
     assert not users_file(project).exists()
+
+
+@pytest.fixture
+def full_batch(server: Server) -> Batch:
+    """A data set of every part that a record can have, published."""
+    settings = rg.Settings(
+        fields=[rg.TextField("text"), rg.ChatField("chat", required=False)],
+        questions=[
+            rg.LabelQuestion("label", labels=["a", "b"]),
+            rg.MultiLabelQuestion("labels", labels=["a", "b"], required=False),
+            rg.RankingQuestion("ranking", values=["a", "b"], required=False),
+        ],
+        metadata=[rg.TermsMetadataProperty("source"), rg.FloatMetadataProperty("score")],
+        vectors=[rg.VectorField("embedding", dimensions=3)],
+        distribution=rg.TaskDistribution(min_submitted=2),
+    )
+    assert server.workspace_id
+    client = rg.Argilla(api_url=server.url, api_key=server._key)
+    rg.Dataset("full", workspace=server.workspace, settings=settings, client=client).create()
+    client.http_client.close()
+    return server.batch("full")
+
+
+def full_record(number: int, annotators: list[str]) -> Record:
+    ranking = [{"value": "a", "rank": 1}, {"value": "b", "rank": 1}]
+    answers = [
+        Answer(annotators[0], {"label": {"value": "a"}, "ranking": {"value": ranking}}),
+        Answer(annotators[1], {}, "discarded"),
+    ]
+    return Record(
+        f"i-{number:04}",
+        {"text": f"Grüße {number}", "chat": [{"role": "user", "content": "“hello”"}]},
+        {"source": "web", "score": number / 7},
+        suggestions={
+            "label": Suggestion("b", 0.25, "model"),
+            "labels": Suggestion(["a", "b"], [0.5, 1.0]),
+        },
+        vectors={"embedding": [0.1, -2e-7, float(number)]},
+        responses=answers[: number % 3],
+    )
+
+
+def test_a_record_comes_back_with_all_that_belongs_to_it(
+    server: Server, project: Project, full_batch: Batch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [user.name for user in add_users(project, server, ["anna", "ben"])]
+    sent = [full_record(number, names) for number in range(23)]
+    monkeypatch.setattr("annotate.server.RECORDS_A_REQUEST", 4)
+    monkeypatch.setattr("annotate.server.RECORDS_A_PAGE", 7)
+    done: list[int] = []
+    assert server.publish(full_batch, sent[:9]) == 9
+    assert server.publish(full_batch, sent, done.append) == 14
+    assert done == [4, 4, 4, 4, 4, 3]
+    done.clear()
+    found = sorted(server.records(full_batch, done.append), key=lambda record: record.item_id)
+    assert done == [1] * 23
+    assert [dataclasses.replace(record, responses=()) for record in found] == [
+        dataclasses.replace(record, responses=()) for record in sent
+    ]
+    for record, original in zip(found, sent, strict=True):
+        assert [(r.annotator, r.values, r.status) for r in record.responses] == [
+            (r.annotator, r.values, r.status) for r in original.responses
+        ]
+    progress = server.request("GET", f"datasets/{full_batch.id}/progress")
+    assert (progress["total"], progress["completed"]) == (23, 0)
+
+
+def test_what_the_server_does_not_know_is_named(server: Server, full_batch: Batch) -> None:
+    fields = {"text": "x"}
+    with pytest.raises(InputError, match="no user nobody on the server"):
+        server.publish(full_batch, [Record("a", fields, {}, responses=[Answer("nobody", {})])])
+    with pytest.raises(InputError, match="no question taste on the server"):
+        asked = {"taste": Suggestion("sweet")}
+        server.publish(full_batch, [Record("a", fields, {}, suggestions=asked)])
+    assert server.count(full_batch) == 0
+
+
+def test_one_ahead_keeps_the_order_and_stops_at_the_first_fault() -> None:
+    called: list[int] = []
+
+    def call(number: int) -> int:
+        called.append(number)
+        if number == 3:
+            raise ServerError("three")
+        return number * 10
+
+    assert list(one_ahead(call, [])) == []
+    assert list(one_ahead(call, [], ["x"])) == ["x"]
+    assert list(one_ahead(call, [1, 2], ["x"])) == ["x", 10, 20]
+    results = one_ahead(call, range(1, 100))
+    assert [next(results), next(results)] == [10, 20]
+    with pytest.raises(ServerError, match="three"):
+        next(results)
+    assert max(called) <= 4
