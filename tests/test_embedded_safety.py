@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import re
+import subprocess
+import sys
 import time
 import uuid
 from collections.abc import Iterator
@@ -12,6 +15,7 @@ import argilla as rg
 import httpx
 import pytest
 from conftest import RunningArgilla, run_argilla
+from factories import make_project
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -274,3 +278,20 @@ def test_nothing_we_make_renders_markdown_or_templates(own_server: RunningArgill
             assert not any(field.use_markdown for field in settings.fields)
             texts = [one for one in settings.questions if isinstance(one, rg.TextQuestion)]
             assert not any(question.use_markdown for question in texts)
+
+
+def test_custom_fields_are_allowed_by_name_and_with_a_warning(tmp_path: Path) -> None:
+    project = make_project(tmp_path)
+    up = ["up", "--port", "0", "--no-dashboard", "--lease", "0", "--allow-custom-fields"]
+    handloom = [sys.executable, "-m", "align"]
+    try:
+        done = subprocess.run(
+            [*handloom, *up], cwd=project.root, capture_output=True, text=True, check=True
+        )
+        assert "answer in their name" in done.stderr
+        url = re.search(r"http://\S+", done.stdout)
+        assert url
+        policy = httpx.get(url[0]).headers["content-security-policy"]
+        assert "script-src 'self' 'unsafe-inline' 'unsafe-eval';" in policy
+    finally:
+        subprocess.run([*handloom, "down"], cwd=project.root, check=True, capture_output=True)
