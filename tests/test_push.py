@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import random
 import signal
 import subprocess
 import sys
@@ -13,12 +11,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from factories import MODELS, Argilla, connected_project, make_generated, make_outputs, make_prompts
 
-from annotate.embedded.home import credentials
-from annotate.embedded.process import start, stop
 from annotate.errors import InputError, ServerError
 from annotate.push import push
 from annotate.records import content_id, table_from_rows
@@ -274,45 +269,3 @@ def test_killed_at_a_request_and_repeated_it_is_complete(
     assert len(ids) == 20
     assert verify(project) == []
     assert project.unfinished() == []
-
-
-@pytest.mark.slow
-def test_client_and_server_killed_at_random_and_repeated_until_done(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """2,000 items; client and server are killed in turn at random moments, 8 times."""
-    from factories import make_project
-
-    project = make_project(tmp_path / "project")
-    for name in ("URL", "API_KEY", "WORKSPACE"):
-        monkeypatch.delenv(f"HANDLOOM_ARGILLA_{name}", raising=False)
-    make_generated(project, 2000)
-    home = project.state_dir / "argilla"
-    chance = random.Random(0)
-    start(home, 0)
-    try:
-        for attempt in range(8):
-            command = [sys.executable, "-c", PUSHER, str(project.root), "-1", "after"]
-            with subprocess.Popen(command) as pusher:
-                time.sleep(chance.uniform(1.5, 6))
-                if attempt % 2:
-                    from annotate.embedded.process import running
-
-                    server = running(home)
-                    assert server is not None
-                    os.kill(server.pid, signal.SIGKILL)
-                pusher.kill()
-            if attempt % 2:
-                time.sleep(0.5)
-                start(home, 0)
-        pushed = push(project, project.latest("generate"))
-        url, key = credentials(home).url, credentials(home).api_key
-        assert httpx.get(f"{url}/api/v1/me", headers={"X-Argilla-Api-Key": key}).is_success
-        with connect(project) as server_now:
-            (batch,) = server_now.batches()
-            assert server_now.count(batch) == 2000
-            assert (
-                sorted(server_now.record_ids(batch)) == pushed.read("items")["item_id"].to_pylist()
-            )
-    finally:
-        stop(home)
