@@ -21,7 +21,7 @@ from annotate.cli import (
 
 _ORDER = (
     "init up down users import generate push simulate pull agreement judge build train evaluate "
-    "failures rounds dashboard runs verify trace ledger backup restore demo"
+    "failures rounds dashboard runs verify trace ledger reindex backup restore demo"
 ).split()
 
 

@@ -218,4 +218,11 @@ def verify_runs(run_id: str | None) -> None:
 
 
 # The other commands, registered by being imported; they build on what stands above.
-from annotate import cli_ledger, cli_loop, cli_project, cli_recovery, cli_users  # noqa: E402, F401
+from annotate import (  # noqa: E402, F401
+    cli_ledger,
+    cli_loop,
+    cli_project,
+    cli_recovery,
+    cli_server,
+    cli_users,
+)

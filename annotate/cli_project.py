@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -72,7 +73,13 @@ def up(
         click.echo("starting Argilla …", err=True)
         if allow_custom_fields:
             click.echo(CUSTOM_FIELDS_WARNING, err=True)
-        argilla = start(home, port, lease_minutes=lease, custom_fields=allow_custom_fields)
+        argilla = start(
+            home,
+            port,
+            lease_minutes=lease,
+            custom_fields=allow_custom_fields,
+            say=partial(click.echo, err=True),
+        )
     click.echo(f"Argilla    {argilla.url}")
     click.echo(f"  owner and password in {os.path.relpath(home / 'credentials.json')}")
     if dashboard:

@@ -6,7 +6,6 @@ would start a query outside the session's task.
 
 from __future__ import annotations
 
-import calendar
 import json
 import logging
 import struct
@@ -43,6 +42,7 @@ SUGGESTION_KINDS: dict[str, Kind] = {
 `at` is not for searching: it tells at start whether the index has the suggestion as it stands.
 """
 
+_EPOCH = datetime(1970, 1, 1)  # naive, as Argilla's times are
 _LARGEST_INTEGER = 2**63 - 1
 
 
@@ -103,6 +103,12 @@ def dataset_keys(dataset: Dataset) -> dict[str, Kind]:
     for question in dataset.questions:
         keys |= question_keys(question)
     return keys
+
+
+def schema(dataset: Dataset) -> tuple[dict[str, Kind], list[str], list[str]]:
+    """What an index of this data set is made with: keys, fields, fields that hold text."""
+    fields = [field.name for field in dataset.fields]
+    return dataset_keys(dataset), fields, [one.name for one in dataset.fields if not one.is_image]
 
 
 def question_keys(question: Question) -> dict[str, Kind]:
@@ -224,7 +230,8 @@ def scalar(kind: Kind, value: Any) -> Scalar:
 
 def microseconds(time: datetime) -> int:
     """Microseconds since 1970; Argilla's times are naive UTC."""
-    return calendar.timegm(time.utctimetuple()) * 1_000_000 + time.microsecond
+    since = time.replace(tzinfo=None) - _EPOCH
+    return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
 
 
 def storable(text: str) -> str:

@@ -37,7 +37,7 @@ from argilla_server.search_engine import (
 )
 from argilla_server.settings import settings
 
-from annotate.embedded import documents, leases, queues, search
+from annotate.embedded import database_rows, deletions, documents, leases, queues, search
 from annotate.embedded.index import DatasetIndex
 from annotate.embedded.index_file import delete_files
 
@@ -77,27 +77,31 @@ class HandloomSearchEngine(SearchEngine):  # type: ignore[misc]
         Raises:
             sqlite3.DatabaseError: there is none, or it is damaged.
         """
-        path = self._path(dataset_id)
+        path = self.path(dataset_id)
         if path not in self._open:
             self._open[path] = DatasetIndex(path)
         return self._open[path]
 
-    def _path(self, dataset_id: UUID) -> Path:
+    @classmethod
+    def opened(cls, dataset_id: UUID) -> list[DatasetIndex]:
+        """The open indexes of a data set; there is one in each engine's folder at most."""
+        return [index for path, index in cls._open.items() if path.stem == str(dataset_id)]
+
+    def path(self, dataset_id: UUID) -> Path:
+        """Where the index of a data set is, if there is one."""
         return self._folder / f"{dataset_id}.db"
 
     async def create_index(self, dataset: Dataset) -> None:
         """Make an empty index for a data set that is being published."""
-        keys = documents.dataset_keys(dataset)
-        fields = [field.name for field in dataset.fields]
-        searched = [field.name for field in dataset.fields if not field.is_image]
         await self.delete_index(dataset)
-        path = self._path(dataset.id)
-        self._open[path] = await _off_loop(DatasetIndex.create, path, keys, fields, searched)
+        path = self.path(dataset.id)
+        schema = documents.schema(dataset)
+        self._open[path] = await _off_loop(DatasetIndex.create, path, *schema)
 
     async def delete_index(self, dataset: Dataset) -> None:
         """Remove a data set's index, if there is one."""
         leases.of_server().forget(dataset.id)
-        path = self._path(dataset.id)
+        path = self.path(dataset.id)
         if index := self._open.pop(path, None):
             index.close()
         delete_files(path)
@@ -105,10 +109,16 @@ class HandloomSearchEngine(SearchEngine):  # type: ignore[misc]
     async def configure_metadata_property(
         self, dataset: Dataset, metadata_property: MetadataProperty
     ) -> None:
-        """Have a property's values indexed from now on."""
+        """Index a property's values: those that records hold already, and from now on."""
         key = documents.metadata_key(metadata_property.name)
         kind = documents.metadata_kind(metadata_property.type.value)
-        await _off_loop(self.index(dataset.id).declare, key, kind)
+        index = self.index(dataset.id)
+        await _off_loop(index.declare, key, kind)
+        db = metadata_property.current_async_session
+        if db is None:
+            raise ValueError(f"{metadata_property.name} belongs to no session")
+        async for facets in database_rows.metadata(db, dataset.id, metadata_property.name):
+            await _off_loop(index.put_facets, facets)
 
     async def configure_index_vectors(self, vector_settings: VectorSettings) -> None:
         """Nothing to prepare: vectors are kept by the settings' id."""
@@ -248,6 +258,16 @@ class HandloomSearchEngine(SearchEngine):  # type: ignore[misc]
 
 async def _off_loop(function: Callable[..., Result], *arguments: Any) -> Result:
     return await asyncio.to_thread(function, *arguments)
+
+
+def _indexes_to_tell(dataset_id: UUID) -> list[DatasetIndex]:
+    """The open indexes of a data set, or else the server's own, if it has one."""
+    opened = HandloomSearchEngine.opened(dataset_id)
+    engine = HandloomSearchEngine(Path(settings.home_path) / "index")
+    return opened or ([engine.index(dataset_id)] if engine.path(dataset_id).exists() else [])
+
+
+deletions.listen(_indexes_to_tell, _off_loop)
 
 
 def _text_query(query: TextQuery | str | None) -> search.Text | None:

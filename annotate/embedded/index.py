@@ -9,9 +9,7 @@ one another.
 import json
 import logging
 import sqlite3
-import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +19,7 @@ import numpy as np
 from annotate.embedded import rows as rows_
 from annotate.embedded.columns import Columns
 from annotate.embedded.documents import Kind, RecordRow, ResponseRow
-from annotate.embedded.index_file import create_file, delete_files, open_file
+from annotate.embedded.index_file import IndexFile, create_file
 from annotate.embedded.vectors import Vectors
 
 VECTORS_A_READ = 5_000
@@ -42,7 +40,7 @@ class Changes:
         return bool(self.records or self.calls)
 
 
-class DatasetIndex:
+class DatasetIndex(IndexFile):
     """One open index file. Safe to share between threads: each call holds the file for itself."""
 
     def __init__(self, path: Path) -> None:
@@ -51,9 +49,7 @@ class DatasetIndex:
         Raises:
             sqlite3.DatabaseError: the file is missing, damaged, or of another version.
         """
-        self.path = path
-        self.lock = threading.RLock()
-        self._db = open_file(path)
+        super().__init__(path)
         self.columns = Columns(self)
         self._vectors: dict[str, Vectors] = {}
         self._vocabulary: list[str] | None = None
@@ -74,30 +70,7 @@ class DatasetIndex:
         create_file(path, keys, fields, searched)
         return cls(path)
 
-    def close(self) -> None:
-        """Close the file; the index is not to be used afterwards."""
-        with self.lock:
-            self._db.close()
-
     # Reading
-
-    def read(self, sql: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
-        """All rows of a query."""
-        with self.lock:
-            return self._db.execute(sql, parameters).fetchall()
-
-    def arrays(self, sql: str, parameters: Sequence[object] = (), **columns: type) -> list[Any]:
-        """The named columns of a query's rows, none null, each as an array, or texts as a list.
-
-        SQLite joins them to one text: taking row after row, this thread would have to ask for the
-        interpreter as often, and wait for the server's loop each time.
-        """
-        joined = ", ".join(
-            f"{'json_group_array' if kind is str else 'group_concat'}({name})"
-            for name, kind in columns.items()
-        )
-        (texts,) = self.read(f"SELECT {joined} FROM ({sql})", parameters)
-        return [_parsed(text, kind) for text, kind in zip(texts, columns.values(), strict=True)]
 
     def size(self) -> int:
         """One more than the largest number of a record."""
@@ -149,38 +122,37 @@ class DatasetIndex:
 
     # Writing
 
-    @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with self.lock:
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._db
-            except BaseException:
-                self._db.execute("ROLLBACK")
-                raise
-            self._db.execute("COMMIT")
-
     def put_records(self, rows: Iterable[RecordRow]) -> None:
         """Insert records, or replace them and all that belongs to them except responses.
 
         Of responses the newer stays: no request that writes records takes one away.
         """
         by_id = {row.id: row for row in rows}
-        with self._transaction() as db:
+        with self.transaction() as db:
             numbers, new_text = rows_.put_records(db, list(by_id.values()))
             self._written(numbers, by_id)
             if new_text:
                 self._vocabulary = None
 
+    def refresh(self, ids: Iterable[bytes], rows: Sequence[RecordRow]) -> None:
+        """Make some records what these rows say, in their place; those without a row are gone."""
+        present = {row.id for row in rows}
+        self.delete_records(one for one in ids if one not in present)
+        with self.transaction() as db:
+            for record in present:
+                which = "record = (SELECT n FROM record WHERE id = ?)"
+                self._written(rows_.delete_responses(db, which, record), [record])
+        self.put_records(rows)
+
     def delete_records(self, ids: Iterable[bytes]) -> None:
         """Forget records and all that belongs to them."""
         ids = list(ids)
-        with self._transaction() as db:
+        with self.transaction() as db:
             self._written(rows_.delete_records(db, ids), ids)
 
     def set_status(self, record: bytes, status: str, updated_at: int) -> None:
         """Note that a record is complete, or pending again."""
-        with self._transaction() as db:
+        with self.transaction() as db:
             found = db.execute(
                 "UPDATE record SET status = ?, updated_at = ? WHERE id = ? AND updated_at <= ?"
                 " RETURNING n",
@@ -190,7 +162,7 @@ class DatasetIndex:
 
     def put_response(self, record: bytes, response: ResponseRow) -> None:
         """Insert a response or replace an older one."""
-        with self._transaction() as db:
+        with self.transaction() as db:
             n = _number(db, record)
             if n is not None:
                 rows_.put_responses(db, [(n, response)])
@@ -198,21 +170,21 @@ class DatasetIndex:
 
     def delete_response(self, response: bytes) -> None:
         """Forget a response."""
-        with self._transaction() as db:
+        with self.transaction() as db:
             numbers = rows_.delete_responses(db, "id = ?", response)
             ids = [db.execute("SELECT id FROM record WHERE n = ?", [n]).fetchone() for n in numbers]
             self._written(numbers, [row[0] for row in ids if row], *self._of_responses())
 
     def delete_user(self, user: bytes) -> None:
         """Forget all responses of a person."""
-        with self._transaction() as db:
+        with self.transaction() as db:
             which = "user = (SELECT n FROM user WHERE id = ?)"
             self._written(rows_.delete_responses(db, which, user), [], *self._of_responses())
             self._called("delete_user", user)
 
     def put_facets(self, facets: Mapping[bytes, Mapping[str, object]]) -> None:
         """Replace records' values of the keys given for each; null leaves none."""
-        with self._transaction() as db:
+        with self.transaction() as db:
             numbers = {record: _number(db, record) for record in facets}
             known = [(n, facets[record]) for record, n in numbers.items() if n is not None]
             rows_.replace_values(db, known)
@@ -221,7 +193,7 @@ class DatasetIndex:
 
     def declare(self, key: str, kind: Kind) -> None:
         """Add a key, or give it another type; values of the old type are dropped."""
-        with self._transaction() as db:
+        with self.transaction() as db:
             known = db.execute("SELECT n, kind FROM key WHERE name = ?", [key]).fetchone()
             if known and known[1] != kind:
                 db.execute("DELETE FROM value WHERE key = ?", [known[0]])
@@ -235,7 +207,7 @@ class DatasetIndex:
 
     def drop_key(self, key: str) -> None:
         """Forget a key and its values."""
-        with self._transaction() as db:
+        with self.transaction() as db:
             for (n,) in db.execute("DELETE FROM key WHERE name = ? RETURNING n", [key]).fetchall():
                 db.execute("DELETE FROM value WHERE key = ?", [n])
             self.columns.forget(key)
@@ -243,7 +215,7 @@ class DatasetIndex:
 
     def drop_vectors(self, settings: str) -> None:
         """Forget the vectors of these settings."""
-        with self._transaction() as db:
+        with self.transaction() as db:
             db.execute("DELETE FROM vector WHERE settings = ?", [settings])
             self._vectors.pop(settings, None)
             self._called("drop_vectors", settings)
@@ -267,34 +239,41 @@ class DatasetIndex:
         if self._changes is not None:
             self._changes.calls.append((method, arguments))
 
-    def follow(self) -> None:
-        """Note from now on what is written, for a new file that is to take this one's place."""
+    def follow(self) -> bool:
+        """Note from now on what is written, for a new file; False if one is in the making."""
         with self.lock:
+            if self._changes is not None:
+                return False
             self._changes = Changes()
+            return True
 
     def unfollow(self) -> None:
-        """The new file will not come."""
+        """No new file will come, or it has come."""
         with self.lock:
             self._changes = None
 
-    def adopt(self, path: Path) -> "Changes | None":
-        """Let a new file take this one's place if it has all that was written; else say what not.
+    def changes(self) -> Changes:
+        """What was written since the last call, or since `follow`."""
+        with self.lock:
+            missing, self._changes = self._changes or Changes(), Changes()
+            return missing
+
+    def adopt(self, path: Path) -> Changes:
+        """Let a new file take this one's place, if nothing was written since `changes`.
+
+        Returns:
+            What was written; then nothing is done.
 
         Raises:
             sqlite3.DatabaseError: the new file cannot be opened.
         """
         with self.lock:
-            if self._changes:
-                missing, self._changes = self._changes, Changes()
+            if missing := self.changes():
                 return missing
-            open_file(path).close()  # checks it
-            self._db.close()
-            delete_files(self.path)
-            path.replace(self.path)
-            self._db = open_file(self.path)
+            self.replace(path)
             self.columns.forget()
-            self._vectors, self._vocabulary, self._changes = {}, None, None
-            return None
+            self._vectors, self._vocabulary = {}, None
+            return missing
 
 
 def _number(db: sqlite3.Connection, record: bytes) -> int | None:
@@ -304,9 +283,3 @@ def _number(db: sqlite3.Connection, record: bytes) -> int | None:
         return None
     number: int = row[0]
     return number
-
-
-def _parsed(text: str | None, kind: type) -> Any:
-    if kind is str:
-        return json.loads(text or "[]")
-    return np.fromstring(text, dtype=kind, sep=",") if text else np.zeros(0, kind)

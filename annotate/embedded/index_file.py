@@ -8,9 +8,16 @@ vector      (record, settings, value): float32, little endian
 key, field, user    what the numbers and columns above stand for
 """
 
+import json
+import os
 import sqlite3
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from annotate.embedded.documents import Kind
 
@@ -42,6 +49,84 @@ CREATE INDEX vector_settings ON vector (settings, record);
 """
 
 
+class IndexFile:
+    """An open index file. Safe to share between threads: each call holds the file for itself."""
+
+    def __init__(self, path: Path) -> None:
+        """Open an existing index.
+
+        Raises:
+            sqlite3.DatabaseError: the file is missing, damaged, or of another version.
+        """
+        self.path = path
+        self.lock = threading.RLock()
+        self._closed = False
+        self._db = _open(path)
+
+    def close(self) -> None:
+        """Close the file; the index is not to be used afterwards."""
+        with self.lock:
+            self._closed = True
+            self._db.close()
+
+    def read(self, sql: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        """All rows of a query."""
+        with self.lock:
+            return self._db.execute(sql, parameters).fetchall()
+
+    def arrays(self, sql: str, parameters: Sequence[object] = (), **columns: type) -> list[Any]:
+        """The named columns of a query's rows, none null, each as an array, or texts as a list.
+
+        SQLite joins them to one text: taking row after row, this thread would have to ask for the
+        interpreter as often, and wait for the server's loop each time.
+        """
+        joined = ", ".join(
+            f"{'json_group_array' if kind is str else 'group_concat'}({name})"
+            for name, kind in columns.items()
+        )
+        (texts,) = self.read(f"SELECT {joined} FROM ({sql})", parameters)
+        return [_parsed(text, kind) for text, kind in zip(texts, columns.values(), strict=True)]
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """All of the block's writes, or none."""
+        with self.lock:
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._db
+            except BaseException:
+                self._db.execute("ROLLBACK")
+                raise
+            self._db.execute("COMMIT")
+
+    def in_bulk(self) -> None:
+        """Write fast and unsafely until `finish`: for a file that nobody uses yet."""
+        with self.lock:
+            self._db.executescript("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;")
+
+    def finish(self) -> None:
+        """Put what was written in bulk safely on the disk."""
+        with self.lock:
+            self._db.executescript("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;")
+            with self.path.open("rb+") as file:
+                os.fsync(file.fileno())
+
+    def replace(self, path: Path) -> None:
+        """Let another file take this one's place; that one is not to be open anywhere.
+
+        Raises:
+            sqlite3.DatabaseError: it cannot be opened, or this index is closed: then all stays.
+        """
+        with self.lock:
+            if self._closed:
+                raise sqlite3.ProgrammingError("this index was removed")
+            _open(path).close()  # checks it, and leaves no log beside it
+            self._db.close()
+            delete_files(self.path)
+            path.replace(self.path)
+            self._db = _open(self.path)
+
+
 def create_file(
     path: Path, keys: Mapping[str, Kind], fields: Sequence[str], searched: Sequence[str]
 ) -> None:
@@ -63,7 +148,7 @@ def create_file(
     db.close()
 
 
-def open_file(path: Path) -> sqlite3.Connection:
+def _open(path: Path) -> sqlite3.Connection:
     """A connection to an index.
 
     Raises:
@@ -93,3 +178,9 @@ def _connect(path: Path, mode: str) -> sqlite3.Connection:
     # The index can be rebuilt, so a power cut may cost its last writes: start-up finds that out.
     db.executescript("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;")
     return db
+
+
+def _parsed(text: str | None, kind: type) -> Any:
+    if kind is str:
+        return json.loads(text or "[]")
+    return np.fromstring(text, dtype=kind, sep=",") if text else np.zeros(0, kind)

@@ -12,13 +12,14 @@ from argilla_server.contexts.webhooks import list_webhooks
 from argilla_server.database import AsyncSessionLocal
 from argilla_server.errors import ForbiddenOperationError
 from argilla_server.errors.error_handler import APIErrorHandler
-from argilla_server.models import User
+from argilla_server.models import Dataset, User
 from argilla_server.security import auth
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request, Security
 from sqlalchemy.exc import DBAPIError
 from starlette.routing import Mount
 
 from annotate.embedded.outbox import Drain, reason
+from annotate.embedded.rebuild import Rebuilds
 from annotate.embedded.webhooks import Delivery
 from annotate.errors import HandloomError
 
@@ -86,6 +87,32 @@ async def renew_key(
         user = await User.get_or_raise(db, user_id)
         await user.update(db, api_key=secrets.token_urlsafe(48))
         return {"api_key": user.api_key}
+
+
+@router.post("/datasets/{dataset_id}/reindex", status_code=202)
+async def reindex(request: Request, dataset_id: UUID) -> dict[str, Any]:
+    """Begin to make a data set's search index anew; `state`, `records` done, `total`, `error`."""
+    async with AsyncSessionLocal() as db:
+        dataset = await Dataset.get_or_raise(db, dataset_id)
+    if dataset.is_draft:
+        raise HTTPException(409, "this data set is not published yet")
+    return _rebuilds(request).start(dataset_id)
+
+
+@router.get("/datasets/{dataset_id}/reindex")
+async def reindexed(request: Request, dataset_id: UUID) -> dict[str, Any]:
+    """How far that is."""
+    state = _rebuilds(request).state(dataset_id)
+    if state is None:
+        raise HTTPException(404, "nobody asked for that since the server started")
+    return state
+
+
+def _rebuilds(request: Request) -> Rebuilds:
+    if not hasattr(request.app.state, "rebuilds"):
+        request.app.state.rebuilds = Rebuilds()
+    rebuilds: Rebuilds = request.app.state.rebuilds
+    return rebuilds
 
 
 def _delivery(request: Request) -> Delivery:

@@ -1,12 +1,14 @@
 """The embedded server as a background process: start, stop, find. Imports nothing of Argilla."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from annotate.embedded.home import ServerAddress, address, holder, prepare
@@ -18,6 +20,7 @@ STOP_SECONDS = 20.0
 LOG_BYTES = 10 * 2**20
 LOG_TAIL_LINES = 5
 _POLL_SECONDS = 0.1
+_REBUILDING = re.compile(r" annotate\.embedded\.rebuild(?P<progress>\.progress)?: (?P<line>.*)")
 
 
 def start(
@@ -27,15 +30,18 @@ def start(
     timeout: float = START_SECONDS,
     lease_minutes: float = DEFAULT_MINUTES,
     custom_fields: bool = False,
+    say: Callable[[str], None] | None = None,
 ) -> ServerAddress:
     """Start the server in the background and wait until it answers.
 
     Args:
         home: the server's folder, made if need be.
         port: on loopback; 0 takes any free one.
-        timeout: seconds to wait; a first start migrates the database and takes longest.
+        timeout: seconds to wait, also between two signs that a search index is being rebuilt; a
+            first start migrates the database and takes longest.
         lease_minutes: silence after which a person's records go to others; 0: no leases.
         custom_fields: let the scripts of custom fields run, and any other in a record.
+        say: called with a line for each search index that had to be rebuilt.
 
     Raises:
         ServerError: one runs on this folder already, the port is taken, or it did not start.
@@ -62,16 +68,27 @@ def start(
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    return _wait(home, child, log, began, timeout)
+    return _wait(home, child, log, began, timeout, say or (lambda line: None))
 
 
 def _wait(
-    home: Path, child: "subprocess.Popen[bytes]", log: Path, began: int, timeout: float
+    home: Path,
+    child: "subprocess.Popen[bytes]",
+    log: Path,
+    began: int,
+    timeout: float,
+    say: Callable[[str], None],
 ) -> ServerAddress:
     deadline = time.monotonic() + timeout
+    signs = _signs_of_rebuilding(log, began)
     while time.monotonic() < deadline:
         where = address(home)
-        if where is not None and _answers(where.url):
+        up = where is not None and _answers(where.url)
+        for done, line in next(signs):
+            deadline = time.monotonic() + timeout
+            if done:
+                say(line)
+        if up and where is not None:
             return where
         if child.poll() is not None:
             raise ServerError(_last_words(log, began), where=str(log))
@@ -115,6 +132,17 @@ def _answers(url: str) -> bool:
             return bool(response.status == 200)
     except (urllib.error.URLError, TimeoutError, ConnectionError):
         return False
+
+
+def _signs_of_rebuilding(log: Path, began: int) -> Iterator[list[tuple[bool, str]]]:
+    """At each step what `rebuild` has logged since the last: whether it is done, and what."""
+    with log.open(errors="replace") as file:
+        file.seek(began)
+        rest = ""
+        while True:
+            *lines, rest = (rest + file.read()).split("\n")
+            found = [_REBUILDING.search(line) for line in lines]
+            yield [(not sign["progress"], sign["line"]) for sign in found if sign]
 
 
 def _last_words(log: Path, began: int) -> str:

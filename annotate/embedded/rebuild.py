@@ -3,87 +3,203 @@
 Search indexes that are missing or behind are made anew from Argilla's database; records whose
 status does not follow from their responses (Argilla sets it after the response, and in a background
 job after a change of the overlap) are looked at again.
+
+A new index is a new file that takes the old one's place when it is whole, so a crash leaves the old
+one; meanwhile the old one answers, and what is written to it is looked up again at the end.
 """
 
+import asyncio
 import logging
 import sqlite3
-from collections.abc import Sequence
-from datetime import datetime
+import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any, NamedTuple
+from uuid import UUID
 
-from argilla_server.cli.search_engine.reindex import Reindexer
 from argilla_server.database import AsyncSessionLocal
 from argilla_server.jobs.dataset_jobs import update_dataset_records_status_job
-from argilla_server.models import Dataset, Record, Response, Vector
-from sqlalchemy import and_, func, select
+from argilla_server.models import Dataset, Record, Response
+from sqlalchemy import Select, and_, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import selectinload
 
-from annotate.embedded.documents import microseconds
+from annotate.embedded import database_rows, documents
 from annotate.embedded.engine import HandloomSearchEngine
+from annotate.embedded.freshness import outdated
+from annotate.embedded.index import Changes, DatasetIndex
+from annotate.embedded.index_file import delete_files
+
+PROGRESS_SECONDS = 5.0
 
 _LOG = logging.getLogger(__name__)
+_PROGRESS = _LOG.getChild("progress")
 
-Fingerprint = tuple[int, ...]
 
-_INDEX_FINGERPRINT = """
-SELECT (SELECT count(*) FROM record), (SELECT count(*) FROM record WHERE status = 'completed'),
-       (SELECT coalesce(max(updated_at), 0) FROM record),
-       (SELECT count(*) FROM response), (SELECT coalesce(max(updated_at), 0) FROM response),
-       (SELECT count(*) FROM vector)
-"""
+class Progress(NamedTuple):
+    """How far a rebuild is, in records."""
+
+    done: int
+    total: int
+
+
+class BusyError(Exception):
+    """The index of this data set is being rebuilt already."""
 
 
 async def rebuild_outdated() -> list[str]:
     """Rebuild each published data set's index that does not agree with the database.
 
     Returns:
-        Names of the data sets whose index was made anew.
+        Names of the data sets whose index was made anew; a line for each is logged.
     """
     engine = await HandloomSearchEngine.new_instance()
     rebuilt = []
     async with AsyncSessionLocal() as db:
-        datasets = (await db.execute(select(Dataset))).scalars().all()
-        for dataset in datasets:
-            if dataset.is_draft or await _is_current(db, engine, dataset):
-                continue
-            _LOG.warning("rebuilding the search index of data set %s", dataset.name)
-            await _rebuild(engine, dataset)
-            rebuilt.append(dataset.name)
+        datasets = (await db.execute(_with_schema())).scalars().all()
+    for dataset in datasets:
+        reason = "" if dataset.is_draft else await _what_is_wrong(engine, dataset)
+        if not reason:
+            continue
+        total, began = 0, time.monotonic()
+        shown = began
+        async for done, total in rebuild(engine, dataset.id):
+            if time.monotonic() - shown > PROGRESS_SECONDS:
+                shown = time.monotonic()
+                _PROGRESS.warning("%s: %d of %d records", dataset.name, done, total)
+        _LOG.warning(
+            "search index of %s rebuilt from the database: %d records in %.1f seconds (%s)",
+            dataset.name,
+            total,
+            time.monotonic() - began,
+            reason,
+        )
+        rebuilt.append(dataset.name)
     return rebuilt
 
 
-async def _is_current(db: AsyncSession, engine: HandloomSearchEngine, dataset: Dataset) -> bool:
-    try:
-        found: Sequence[object] = engine.index(dataset.id).read(_INDEX_FINGERPRINT)[0]
-    except sqlite3.DatabaseError as error:
-        _LOG.warning("index of data set %s: %s", dataset.name, error)
-        return False
-    return tuple(found) == await _database_fingerprint(db, dataset)
-
-
-async def _database_fingerprint(db: AsyncSession, dataset: Dataset) -> Fingerprint:
-    """What `_INDEX_FINGERPRINT` gives when nothing is missing from the index."""
-    own = Record.dataset_id == dataset.id
-    records = select(func.count(), func.max(Record.updated_at)).where(own)
-    completed = select(func.count()).where(own, Record.status == "completed")
-    responses = select(func.count(), func.max(Response.updated_at)).join(Record).where(own)
-    vectors = select(func.count()).select_from(Vector).join(Record).where(own)
-    record_count, record_time = (await db.execute(records)).one()
-    response_count, response_time = (await db.execute(responses)).one()
-    return (
-        record_count,
-        (await db.execute(completed)).scalar_one(),
-        _time(record_time),
-        response_count,
-        _time(response_time),
-        (await db.execute(vectors)).scalar_one(),
+def _with_schema() -> Select[tuple[Dataset]]:
+    return select(Dataset).options(
+        selectinload(Dataset.fields),
+        selectinload(Dataset.questions),
+        selectinload(Dataset.metadata_properties),
     )
 
 
-async def _rebuild(engine: HandloomSearchEngine, dataset: Dataset) -> None:
+async def _what_is_wrong(engine: HandloomSearchEngine, dataset: Dataset) -> str:
+    """Why an index has to be made anew; nothing if it has not."""
+    if not engine.path(dataset.id).exists():
+        return "it was missing"
+    try:
+        index = engine.index(dataset.id)
+    except sqlite3.DatabaseError as error:
+        return f"it could not be used: {error}"
     async with AsyncSessionLocal() as db:
-        fresh = await Reindexer.reindex_dataset(db, engine, dataset.id)
-        async for _ in Reindexer.reindex_dataset_records(db, engine, fresh):
-            pass
+        lacking = await outdated(db, dataset, index)
+    return f"it disagreed on {lacking}" if lacking else ""
+
+
+async def rebuild(engine: HandloomSearchEngine, dataset_id: UUID) -> AsyncGenerator[Progress]:
+    """Make a data set's index anew from the database, while the old one answers.
+
+    Whoever stops iterating leaves the old one in place.
+
+    Raises:
+        BusyError: this is under way already.
+    """
+    async with AsyncSessionLocal() as db:
+        query = _with_schema().where(Dataset.id == dataset_id)
+        dataset = (await db.execute(query)).scalar_one()
+    try:
+        index = engine.index(dataset_id)
+    except sqlite3.DatabaseError:
+        await engine.create_index(dataset)
+        index = engine.index(dataset_id)
+    if not index.follow():
+        raise BusyError(dataset.name)
+    path = index.path.with_suffix(".new")
+    try:
+        fresh = DatasetIndex.create(path, *documents.schema(dataset))
+        try:
+            async with aclosing(_fill(fresh, dataset_id)) as filling:
+                async for progress in filling:
+                    yield progress
+            while missing := await asyncio.to_thread(index.changes):
+                await _catch_up(fresh, missing, dataset_id)
+            await asyncio.to_thread(fresh.finish)
+        finally:
+            fresh.close()
+        while missing := await asyncio.to_thread(index.adopt, path):
+            fresh = DatasetIndex(path)
+            await _catch_up(fresh, missing, dataset_id)
+            fresh.close()
+    finally:
+        index.unfollow()
+        delete_files(path)
+
+
+async def _fill(fresh: DatasetIndex, dataset_id: UUID) -> AsyncGenerator[Progress]:
+    """Write all records of the database; the next piece is read while one is written."""
+    ids = await database_rows.record_ids(dataset_id)
+    questions = await database_rows.question_names(dataset_id)
+    await asyncio.to_thread(fresh.in_bulk)
+    size = database_rows.RECORDS_A_PIECE
+    pieces = [ids[start : start + size].tolist() for start in range(0, len(ids), size)]
+    async with asyncio.TaskGroup() as tasks:
+        following = None
+        for number, piece in enumerate(pieces, start=1):
+            rows = await (following or database_rows.rows(piece, questions))
+            if number < len(pieces):
+                following = tasks.create_task(database_rows.rows(pieces[number], questions))
+            await asyncio.to_thread(fresh.put_records, rows)
+            yield Progress(min(len(ids), number * size), len(ids))
+    if not pieces:
+        yield Progress(0, 0)
+
+
+async def _catch_up(fresh: DatasetIndex, missing: Changes, dataset_id: UUID) -> None:
+    """Write what was changed meanwhile as the database has it now."""
+    questions = await database_rows.question_names(dataset_id)
+    for method, arguments in missing.calls:
+        await asyncio.to_thread(getattr(fresh, method), *arguments)
+    ids = list(missing.records)
+    for start in range(0, len(ids), database_rows.RECORDS_A_PIECE):
+        piece = ids[start : start + database_rows.RECORDS_A_PIECE]
+        rows = await database_rows.rows(piece, questions)
+        await asyncio.to_thread(fresh.refresh, piece, rows)
+
+
+class Rebuilds:
+    """The rebuilds that were asked for while the server runs, one a data set, newest state."""
+
+    def __init__(self) -> None:
+        self._states: dict[UUID, dict[str, Any]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def state(self, dataset_id: UUID) -> dict[str, Any] | None:
+        """`state` (running, done or failed), `records` done, `total`, and `error`."""
+        return self._states.get(dataset_id)
+
+    def start(self, dataset_id: UUID) -> dict[str, Any]:
+        """Begin a rebuild in the background, unless one is under way; its state."""
+        known = self._states.get(dataset_id)
+        if known is None or known["state"] != "running":
+            known = {"state": "running", "records": 0, "total": 0, "error": ""}
+            self._states[dataset_id] = known
+            task = asyncio.create_task(self._run(dataset_id, known))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        return known
+
+    async def _run(self, dataset_id: UUID, state: dict[str, Any]) -> None:
+        engine = await HandloomSearchEngine.new_instance()
+        try:
+            async for done, total in rebuild(engine, dataset_id):
+                state |= {"records": done, "total": total}
+            state["state"] = "done"
+        except Exception as error:  # noqa: BLE001 - logged, and told to whoever asked
+            _LOG.exception("the search index of data set %s was not rebuilt", dataset_id)
+            state |= {"state": "failed", "error": f"{type(error).__name__}: {error}"}
 
 
 async def requeue_status_updates() -> list[str]:
@@ -113,7 +229,3 @@ async def _has_wrong_status(db: AsyncSession, dataset: Dataset) -> bool:
         .limit(1)
     )
     return (await db.execute(wrong)).first() is not None
-
-
-def _time(time: datetime | None) -> int:
-    return microseconds(time) if time else 0

@@ -42,7 +42,7 @@ MOST_EDITS = 2
 
 def searchable(text: str) -> str:
     """The text as it is indexed: signs of unspaced scripts stand apart."""
-    return _UNSPACED.sub(r" \1 ", text)
+    return text if text.isascii() else _UNSPACED.sub(r" \1 ", text)
 
 
 @dataclass(frozen=True)
