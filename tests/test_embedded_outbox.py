@@ -191,6 +191,7 @@ def test_an_update_that_changes_nothing_is_no_version_and_a_resubmission_is(
         anna, record = await world.add_user("anna"), await world.add_record("i-1")
         await world.answer(record, anna, "same")
         await world.run('UPDATE responses SET status = status, "values" = "values"')
+        assert await world.count(OUTBOX) == 1
         await world.answer(record, anna, "same")
         first, again = await world.versions()
         assert again.updated_at > first.updated_at
@@ -332,6 +333,22 @@ def test_responses_older_than_the_outbox_are_noted_once(play: Callable[..., None
         ]
         await delete_by_orm(world, "user", anna)
         assert brief(await world.versions())[-1][2] == "user"
+
+    play(scenario, installed=False)
+
+
+def test_an_installation_that_fails_leaves_no_trigger(play: Callable[..., None]) -> None:
+    """Else the next start would take it for complete, and pass over what was there before."""
+
+    async def scenario(world: World) -> None:
+        anna, record = await world.add_user("anna"), await world.add_record("i-1")
+        await world.answer(record, anna, "before")
+        await world.run("CREATE TABLE handloom_outbox (seq integer)")
+        with pytest.raises(sa.exc.DBAPIError):
+            await install(world.engine)
+        await world.run("DROP TABLE handloom_outbox")
+        assert await install(world.engine)
+        assert brief(await world.versions()) == [("submitted", "before", None)]
 
     play(scenario, installed=False)
 
