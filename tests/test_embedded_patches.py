@@ -46,7 +46,7 @@ from annotate.embedded.engine import HandloomSearchEngine
 
 QUESTIONS = [
     {"type": "text", "use_markdown": False},
-    {"type": "rating", "options": [{"value": 1}, {"value": 2}]},
+    {"type": "rating", "options": [{"value": n} for n in range(3)]},
     {"type": "label_selection", "options": [{"value": "a", "text": "A"}], "visible_options": None},
     {
         "type": "ranking",
@@ -151,14 +151,20 @@ class Team:
         values = {"q0": {"value": "fine"}, "q1": {"value": 1}, "q2": {"value": "a"}}
         ranked = [{"value": "a", "rank": 1}, {"value": "b", "rank": 1}]
         people = [str(person.id) for person in self.people]
-        suggested: list[Any] = ["x", 1, "a", ranked, [{"label": "x", "start": 0, "end": 2}]]
+        suggested: list[Any] = [
+            "x",
+            number % 3,
+            "a",
+            ranked,
+            [{"label": "x", "start": 0, "end": 2}],
+        ]
         return {
             "fields": {"text": f"Grüße “{number}” \u2028", "chat": [{"role": "u", "content": "é"}]},
             "metadata": {"m0": "a", "m1": 1, "else": [1, None, 1e-7]} if number % 3 else None,
             "external_id": f"r{number}",
             "suggestions": [
                 {"question_id": str(question.id), "value": value, "agent": "m", "type": "model"}
-                | ({"score": 0.5} if not isinstance(value, list) else {})
+                | ({"score": number % 5 / 4} if not isinstance(value, list) else {})
                 for question, value in zip(self.questions, suggested, strict=True)
             ],
             "vectors": {"v": [1.0, 2e-7 * number]},

@@ -92,7 +92,7 @@ def _suggestion(suggestion: Suggestion) -> dict[str, Any]:
         "type": suggestion.type and suggestion.type.value,
         "value": suggestion.value,
         "agent": suggestion.agent,
-        "score": suggestion.score,
+        "score": float(score) if isinstance(score := suggestion.score, int) else score,
         "id": suggestion.id,
         "inserted_at": suggestion.inserted_at,
         "updated_at": suggestion.updated_at,

@@ -154,13 +154,20 @@ async def _suggestions(db: AsyncSession, records: list[UUID]) -> Parts:
 
     def text(row: Sequence[Any]) -> str:
         _, id, question, kind, value, agent, score, inserted_at, updated_at = row
+        if isinstance(score, int):  # SQLite keeps JSON that is a number as one, 1.0 as 1
+            score = float(score)
         return (
             f'{{"question_id":"{question}","type":{dumps(kind and kind.value)},'
-            f'"value":{value or "null"},"agent":{dumps(agent)},"score":{score or "null"},'
+            f'"value":{_or_null(value)},"agent":{dumps(agent)},"score":{_or_null(score)},'
             f'"id":"{id}",{_times(inserted_at, updated_at)}}}'
         )
 
     return await _by_record(db, query, Suggestion.record_id, records, text)
+
+
+def _or_null(json: Any) -> Any:
+    """JSON as the database keeps it: text, or in SQLite a number if it is one."""
+    return "null" if json is None else json
 
 
 async def _vectors(db: AsyncSession, records: list[UUID]) -> Parts:
