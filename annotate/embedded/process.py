@@ -30,6 +30,7 @@ def start(
     timeout: float = START_SECONDS,
     lease_minutes: float = DEFAULT_MINUTES,
     custom_fields: bool = False,
+    patched: bool = True,
     say: Callable[[str], None] | None = None,
 ) -> ServerAddress:
     """Start the server in the background and wait until it answers.
@@ -41,6 +42,7 @@ def start(
             first start migrates the database and takes longest.
         lease_minutes: silence after which a person's records go to others; 0: no leases.
         custom_fields: let the scripts of custom fields run, and any other in a record.
+        patched: False leaves Argilla as slow as it came, to measure against.
         say: called with a line for each search index that had to be rebuilt.
 
     Raises:
@@ -56,6 +58,8 @@ def start(
     arguments = ["--home", str(home), "--port", str(port), "--lease", str(lease_minutes)]
     if custom_fields:
         arguments.append("--allow-custom-fields")
+    if not patched:
+        arguments.append("--no-patches")
     log = home / "server.log"
     if log.exists() and log.stat().st_size > LOG_BYTES:
         log.replace(log.with_suffix(".log.1"))
