@@ -45,6 +45,9 @@ SUGGESTION_KINDS: dict[str, Kind] = {
 _EPOCH = datetime(1970, 1, 1)  # naive, as Argilla's times are
 _LARGEST_INTEGER = 2**63 - 1
 
+_GAP = " \ue000 "
+"""Between the turns of a chat: a word that nobody types, so that no phrase goes on in the next."""
+
 
 @dataclass(frozen=True)
 class ResponseRow:
@@ -244,7 +247,7 @@ def _text(value: Any) -> str:
     if isinstance(value, str):
         return value
     if isinstance(value, list):
-        return "\n".join(
+        return _GAP.join(
             str(turn.get("content", "")) if isinstance(turn, dict) else str(turn) for turn in value
         )
     return str(value)
