@@ -104,7 +104,7 @@ def bring_back(root: Path, archive: Path) -> BroughtBack:
         note = {
             "archive": str(archive),
             "made": manifest.made,
-            "aside": aside if is_replacing(root) else "",
+            "aside": aside if is_replacing(root) or database is not None else "",
             "newer": newer,
             "why": why,
         }

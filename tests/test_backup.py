@@ -21,6 +21,7 @@ from conftest import run_argilla
 from factories import make_generated, make_project, submit
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from postgres import Postgres
 
 from align.cli import main
 from annotate import backup_archive
@@ -428,3 +429,41 @@ def test_the_archive_says_what_it_is(project: Project, tmp_path: Path) -> None:
         "head": Ledger.of(project).verdict().head,
     }
     assert manifest["versions"]["python"]
+
+
+def test_a_database_in_postgresql(
+    tmp_path: Path, postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dumped while it runs, loaded into another database, and what that held dumped aside."""
+    monkeypatch.setenv("HANDLOOM_DATABASE_URL", postgres.create_database())
+    made = make_project(tmp_path / "project")
+    home = made.state_dir / "argilla"
+    run_argilla(home)
+    try:
+        pushed = push(made, make_generated(made, 3))
+        ids = pushed.read("items")["item_id"].to_pylist()
+        submit(made, pushed, "anna", {item: label() for item in ids})
+        saved = backup(made, tmp_path / "saved.tar")
+        pulled = pull(made, pushed)
+    finally:
+        stop(home)
+    assert saved.manifest.database == "postgresql"
+    assert postgres.password.encode() not in saved.path.read_bytes()
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.delenv("HANDLOOM_DATABASE_URL")
+    with pytest.raises(InputError, match=r"of a PostgreSQL database.*HANDLOOM_DATABASE_URL"):
+        bring_back(elsewhere, saved.path)
+    monkeypatch.setenv("HANDLOOM_DATABASE_URL", postgres.create_database())
+    back = bring_back(elsewhere, saved.path)
+    assert back.aside is not None
+    assert (back.aside / "database-before.dump").is_file()
+    again = Project(elsewhere)
+    run_argilla(again.state_dir / "argilla")
+    try:
+        with connect(again) as server:
+            (batch,) = server.batches()
+            assert len(list(server.responses(batch))) == 3
+        assert pull(again, again.resolve(pushed.id)).id == pulled.id
+    finally:
+        stop(again.state_dir / "argilla")
