@@ -27,7 +27,7 @@ from argilla_server.models import (
     VectorSettings,
 )
 from fastapi import Response as HTTPResponse
-from sqlalchemy import Text, func, select, type_coerce
+from sqlalchemy import Text, cast, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from annotate.embedded.patches.replacement import Patch, Replacement, by, endpoint_of
@@ -80,8 +80,8 @@ async def _page(
     columns = (
         Record.id,
         Record.status,
-        type_coerce(Record.fields, Text),
-        type_coerce(Record.metadata_, Text),
+        cast(Record.fields, Text),
+        cast(Record.metadata_, Text),
         Record.external_id,
         Record.inserted_at,
         Record.updated_at,
@@ -122,7 +122,7 @@ async def _responses(db: AsyncSession, records: list[UUID]) -> Parts:
     query = select(
         Response.record_id,
         Response.id,
-        type_coerce(Response.values, Text),
+        cast(Response.values, Text),
         Response.status,
         Response.user_id,
         Response.inserted_at,
@@ -145,9 +145,9 @@ async def _suggestions(db: AsyncSession, records: list[UUID]) -> Parts:
         Suggestion.id,
         Suggestion.question_id,
         Suggestion.type,
-        type_coerce(Suggestion.value, Text),
+        cast(Suggestion.value, Text),
         Suggestion.agent,
-        type_coerce(Suggestion.score, Text),
+        cast(Suggestion.score, Text),
         Suggestion.inserted_at,
         Suggestion.updated_at,
     ).order_by(Suggestion.inserted_at)
@@ -172,7 +172,7 @@ def _or_null(json: Any) -> Any:
 
 async def _vectors(db: AsyncSession, records: list[UUID]) -> Parts:
     query = (
-        select(Vector.record_id, VectorSettings.name, type_coerce(Vector.value, Text))
+        select(Vector.record_id, VectorSettings.name, cast(Vector.value, Text))
         .join(VectorSettings, VectorSettings.id == Vector.vector_settings_id)
         .order_by(Vector.inserted_at)
     )
