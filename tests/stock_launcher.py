@@ -26,7 +26,7 @@ class SharedSearchEngine(HandloomSearchEngine):
         index = super().index(dataset_id)
         version = self._version(index)
         if self._seen.get(dataset_id, version) != version:
-            self._open.pop(self._path(dataset_id)).close()
+            self._open.pop(index.path).close()
             index = super().index(dataset_id)
             version = self._version(index)
         self._seen[dataset_id] = version
