@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import httpx
 import pytest
 from conftest import RunningArgilla, run_argilla
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -291,7 +291,6 @@ def run_machine(site: Site, examples: int, steps: int) -> None:
             database=None,
             derandomize=True,
             suppress_health_check=list(HealthCheck),
-            phases=[Phase.generate],  # shrinking over a server takes longer than reading a failure
         ),
     )
 
