@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-START_SECONDS = 60
+START_SECONDS = 180
 STOP_SECONDS = 30
 PORT_TRIES = 3
 

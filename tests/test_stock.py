@@ -82,6 +82,23 @@ def test_people_come_and_go_and_their_answers_stay(project: Project) -> None:
     assert {entry.item_id for entry in kept if entry.status == "submitted"} == set(ids)
 
 
+def test_a_deleted_data_set_comes_back_with_everybodys_answers(project: Project) -> None:
+    pushed = push(project, make_generated(project, 4), overlap=1)
+    ids = pushed.read("items")["item_id"].to_pylist()
+    for name in ("ann", "bob", "eve"):
+        submit(project, pushed, name, {i: label("a_better") for i in ids[:3]})
+    pulled = pull(project, pushed)
+    assert pulled.metrics["submitted"] == 9
+    handloom("ledger", "diff")
+    with connect(project) as server:
+        (batch,) = server.batches()
+        server.request("DELETE", f"datasets/{batch.id}")
+    assert CliRunner().invoke(main, ["ledger", "diff"]).exit_code == 1
+    handloom("restore")
+    handloom("ledger", "diff")
+    assert pull(project, pushed) == pulled
+
+
 def progress(server: Server) -> dict[str, int]:
     (batch,) = server.batches()
     found: dict[str, int] = server.request("GET", f"datasets/{batch.id}/progress")
