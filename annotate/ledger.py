@@ -21,8 +21,9 @@ from typing import Any
 
 import pyarrow as pa
 
+from annotate.errors import ProjectError
 from annotate.known_versions import KnownVersions
-from annotate.ledger_chain import Verdict, parsed, payload
+from annotate.ledger_chain import Verdict, damaged, parsed, payload
 from annotate.ledger_entry import VERSION_BYTES, Entry, Key, entry_of, payload_of, version
 from annotate.ledger_file import LedgerFile
 from annotate.runs import Project
@@ -73,7 +74,7 @@ class Ledger:
         ones read what others have appended since.
 
         Raises:
-            ProjectError: the file is not a ledger.
+            ProjectError: the end of the file is not of a ledger.
             ResourceError: the disk is full; the ledger is as it was.
         """
         fresh: dict[bytes, dict[str, Any]] = {}
@@ -165,9 +166,14 @@ class Ledger:
         for number, line in self._file.lines():
             if marks and not any(mark in line for mark in marks):
                 continue  # parse only lines that may be meant
-            content = parsed(line, f"{self.path}:{number}")
+            where = f"{self.path}:{number}"
+            content = parsed(line, where)
             if (said := payload(content)) is not None:
-                yield entry_of(said, content["seq"])
+                try:
+                    entry = entry_of(said, content["seq"])
+                except (KeyError, TypeError, ValueError):
+                    raise damaged(where) from None
+                yield entry
 
 
 class _Known:
@@ -193,17 +199,21 @@ class _Known:
 
 
 def _version_in(line: bytes, path: Path) -> bytes | None:
-    """The version a line writes down; None if it was erased or records an erasure.
+    """The version a line writes down; None if it was erased, records an erasure or is damaged.
 
     Within a text every quotation mark is escaped, and only names of texts follow this member in the
-    sorted payload: so the last occurrence is the member itself.
+    sorted payload: so the last occurrence is the member itself. A damaged line is for `verify` to
+    tell; what people say now is written down all the same.
     """
     at = line.rfind(_VERSION)
-    if at >= 0:
-        at += len(_VERSION)
-        return bytes.fromhex(line[at : at + 2 * VERSION_BYTES].decode())
-    said = payload(parsed(line, str(path)))
-    return None if said is None else version(entry_of(said))
+    try:
+        if at >= 0:
+            at += len(_VERSION)
+            return bytes.fromhex(line[at : at + 2 * VERSION_BYTES].decode())
+        said = payload(parsed(line, str(path)))
+        return None if said is None else version(entry_of(said))
+    except (ProjectError, KeyError, ValueError):
+        return None
 
 
 def _order(entry: Entry) -> tuple[datetime, int]:

@@ -68,8 +68,13 @@ def parsed(line: bytes, where: str) -> Line:
     except ValueError:
         content = None
     if not isinstance(content, dict) or not {"seq", "prev", "hash"} <= content.keys():
-        raise ProjectError("the ledger is damaged: not an entry", where=where, remedy=_REPAIR)
+        raise damaged(where)
     return content
+
+
+def damaged(where: str) -> ProjectError:
+    """What to say of a line that is none of ours."""
+    return ProjectError("the ledger is damaged: not an entry", where=where, remedy=_REPAIR)
 
 
 def payload(line: Line) -> Mapping[str, Any] | None:

@@ -131,6 +131,18 @@ def test_an_alien_end_is_refused(ledger: Ledger) -> None:
     assert ledger.path.read_text() == "not an entry\n"
 
 
+def test_damage_before_the_end_keeps_nobody_from_writing(ledger: Ledger) -> None:
+    ledger.append([entry("i-1"), entry("i-2"), entry("i-3")])
+    lines = ledger.path.read_text().splitlines(keepends=True)
+    for damaged in ("rubbish\n", '{"version":"zz"}\n', '{"seq":1,"prev":"","hash":""}\n'):
+        ledger.path.write_text("".join([lines[0], damaged, lines[2]]))
+        again = Ledger(ledger.path)
+        assert again.append([entry("i-1"), entry("i-2"), entry("i-3"), entry("i-4")]) == 2
+        assert len(again.verify()) == 1
+        with pytest.raises(ProjectError, match=r"jsonl:2: .*damaged"):
+            list(again)
+
+
 def append_some(arguments: tuple[Path, str]) -> int:
     path, who = arguments
     return sum(

@@ -29,7 +29,7 @@ from annotate.ledger import Entry, Ledger
 Seconds = Callable[[UUID, UUID, datetime], float | None]
 """User, record and time of the answer → seconds spent on it, where that is known."""
 
-GATHER_SECONDS = 0.03
+GATHER_SECONDS = 0.06
 """Between a commit and the look into the outbox, so that answers given together go together."""
 POLL_SECONDS = 1.0
 """Without a commit in this process: another may write to the database too."""
