@@ -303,6 +303,6 @@ def test_searches_follow_the_database(argilla_server: RunningArgilla) -> None:
 def test_searches_follow_the_database_for_long_and_through_kills(tmp_path: Path) -> None:
     server = run_argilla(tmp_path / "argilla")
     try:
-        run_machine(Site(server, may_be_killed=True), examples=12, steps=40)
+        run_machine(Site(server, may_be_killed=True), examples=6, steps=30)
     finally:
         stop(server.home)
