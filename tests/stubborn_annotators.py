@@ -24,8 +24,9 @@ from typing import Any
 
 import httpx
 
-LARGEST_BULK = 100  # Argilla's limit
-SINGLY = 0.2
+LARGEST_BULK = 25
+"""Argilla takes 100; of a larger bulk a kill cuts off more, which is all sent again."""
+SINGLY = 0.1
 """How many of the items are answered one by one."""
 
 _CHOICES = ("a_much_better", "a_better", "no_difference", "b_slightly_better", "b_better")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 import sqlite3
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -25,12 +26,14 @@ from annotate.accounts import add_users
 from annotate.ledger import Entry, Ledger
 from annotate.ledger_chain import canonical
 from annotate.runs import Project, Run, verify
-from annotate.server import connect
+from annotate.server import Server, connect
 
 PROCESSES = 3
 EDITS = 2
 LONGEST_DELAY = 2.0
 """Seconds between a moment of the push and its kill: it adds records 500 at a time."""
+PATIENCE = 120
+"""Seconds to wait for Argilla's jobs."""
 
 GIVES_UP = r"error: .*(Argilla is not running|Argilla cannot be reached|batch cannot be made).*"
 """What a push may say while the server is away, and be repeated."""
@@ -67,6 +70,7 @@ def test_nothing_is_lost_when_client_and_server_are_killed(
         work.under_fire(server, size, "answers", [0])
         work.under_fire(server, size, "edits", range(1, 1 + EDITS))
         check_server(project, pushed, work)
+        check_search(project, server, work)
         current = on_server(project)
     check_ledger(Ledger.of(project), work, current)
 
@@ -183,6 +187,31 @@ def check_server(project: Project, pushed: Run, work: Work) -> None:
     expected = {(item, person.name) for person in work.people for item in person.items}
     assert len(responses) == len(expected) == len(wanted)
     assert {(each.item_id, each.annotator) for each in responses} == expected
+
+
+def check_search(project: Project, server: MortalServer, work: Work) -> None:
+    """What annotators see of their progress is what they did; completed is what is submitted.
+
+    The status of a record whose update was cut off is put right by a job after the start: that is
+    waited for.
+    """
+    last = {version[:2]: version for _, version in work.acknowledged()}
+    with connect(project) as own:
+        (batch,) = own.batches()
+        submitted = Counter(status for _, _, status, _, _ in last.values())["submitted"]
+        for _ in range(PATIENCE):
+            seen = own.request("GET", f"datasets/{batch.id}/progress")
+            if seen["completed"] == submitted:
+                break
+            time.sleep(1)
+        assert (seen["total"], seen["completed"]) == (len(last), submitted)
+    for person in work.people:
+        with Server(server.url, person.key) as desk:
+            progress = desk.request("GET", f"me/datasets/{batch.id}/metrics")["responses"]
+        mine = Counter(status for _, name, status, _, _ in last.values() if name == person.name)
+        assert {status: progress[status] for status in ("submitted", "draft", "discarded")} == {
+            status: mine[status] for status in ("submitted", "draft", "discarded")
+        }
 
 
 def on_server(project: Project) -> dict[tuple[str, str], Version]:
