@@ -52,6 +52,8 @@ class PageClient:
     at: int = 0
     """Of the record in front, in `store`."""
     total: int = 0
+    repeated: int = 0
+    """Records that it was given although it had them: without leases that happens."""
 
     def __post_init__(self) -> None:
         self.http = httpx.Client(
@@ -113,8 +115,9 @@ class PageClient:
         return done
 
     def _append(self, records: Sequence[str]) -> None:
-        assert not set(records) & set(self.store), "the page was given a record twice"
-        self.store.extend(records)
+        new = [record for record in records if record not in self.store]
+        self.repeated += len(records) - len(new)
+        self.store.extend(new)
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ def test_many_at_once_submit_no_more_than_is_needed(team: Team, overlap: int) ->
         done = sum(people.map(lambda page: page.work(paces.uniform(0, 0.05)), pages))
     counts = team.submissions(dataset)
     assert sum(counts.values()) == done
+    assert sum(page.repeated for page in pages) == 0
     over = sum(max(0, count - overlap) for count in counts.values())
     assert over <= 0.01 * records * overlap
     assert all(count >= overlap for count in counts.values())
@@ -40,6 +41,7 @@ def test_one_person_pages_through_everything_once(team: Team) -> None:
     page.load()
     assert (len(page.store), page.total) == (10, 45)
     assert page.work() == 45
+    assert page.repeated == 0
 
 
 def test_a_reload_shows_the_same_records_again(team: Team) -> None:
