@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 from conftest import RunningArgilla
 from search_model import Json
-from search_queries import FLAGS, LABELS, METADATA, Content
+from search_queries import AGENTS, FLAGS, LABELS, METADATA, Content
 
 from annotate.embedded.home import holder
 from annotate.embedded.process import running, start
@@ -35,6 +35,37 @@ _QUESTIONS: Json = {
     "reason": {"type": "text", "use_markdown": False},
     "rank": {"type": "ranking", "options": _OPTIONS["rank"]},
 }
+
+CORNERS = [
+    Content(
+        external_id="corner 0",
+        fields={
+            "prompt": "Card, (refund) 42",
+            "chat": [
+                {"role": "user", "content": "pay? Card"},  # no phrase goes on in the next turn
+                {"role": "assistant", "content": "refund 42"},
+            ],
+        },
+        metadata={"late": "x", "topic": ["billing", "card", "billing"], "score": -0.5},
+        suggestions={
+            "flags": {"value": ["unsafe", "other"], "score": [0.25, 1.0], "agent": AGENTS[0]}
+        },
+        vector=[1, 2, 0],
+        responses={0: {"status": "submitted", "values": {"rating": {"value": 3}}}},
+    ),
+    Content(
+        external_id="corner 1",
+        fields={"prompt": "payment", "reply": None},
+        metadata=None,
+        suggestions={},
+        vector=None,
+        responses={
+            0: {"status": "submitted", "values": {"rating": {"value": 1}}},
+            1: {"status": "discarded", "values": None},
+        },
+    ),
+]
+"""Two records that complete in one bulk, and what came out wrong before."""
 
 
 class Site:

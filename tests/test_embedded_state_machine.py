@@ -7,6 +7,7 @@ reading of the server's database gives (tests/search_model.py).
 
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -23,11 +24,12 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from machine_site import Published, Site, eventually
+from machine_site import CORNERS, Published, Site, eventually
 from search_comparison import Comparison
 from search_model import Json, Row
 from search_queries import (
     AGENTS,
+    BATTERY,
     Content,
     Query,
     contents,
@@ -41,37 +43,6 @@ from annotate.embedded.process import stop
 
 KILLED_AFTER = 8
 """Steps from one kill to the next: a start takes as long as many of them."""
-
-CORNERS = [
-    Content(
-        external_id="corner 0",
-        fields={
-            "prompt": "Card, (refund) 42",
-            "chat": [
-                {"role": "user", "content": "pay? Card"},  # no phrase goes on in the next turn
-                {"role": "assistant", "content": "refund 42"},
-            ],
-        },
-        metadata={"late": "x", "topic": ["billing", "card", "billing"], "score": -0.5},
-        suggestions={
-            "flags": {"value": ["unsafe", "other"], "score": [0.25, 1.0], "agent": AGENTS[0]}
-        },
-        vector=[1, 2, 0],
-        responses={0: {"status": "submitted", "values": {"rating": {"value": 3}}}},
-    ),
-    Content(
-        external_id="corner 1",
-        fields={"prompt": "payment", "reply": None},
-        metadata=None,
-        suggestions={},
-        vector=None,
-        responses={
-            0: {"status": "submitted", "values": {"rating": {"value": 1}}},
-            1: {"status": "discarded", "values": None},
-        },
-    ),
-]
-"""Two records that complete in one bulk, and what came out wrong before."""
 
 places = st.integers(0, 30)
 somebody = st.integers(0, 1)
@@ -293,6 +264,40 @@ def run_machine(site: Site, examples: int, steps: int) -> None:
             suppress_health_check=list(HealthCheck),
         ),
     )
+
+
+def test_searches_follow_each_thing_that_can_happen(argilla_server: RunningArgilla) -> None:
+    """A fixed walk: what Hypothesis draws in a short run need not hold every step."""
+    machine = type("Searches", (Searches,), {"site": Site(argilla_server)})()
+    machine.publish(first=[], probes=BATTERY, aim=[1, 1, 0])
+    machine.agrees()
+    first, second = CORNERS
+    submitted = {"status": "submitted", "values": {"rating": {"value": 2}}}
+    discarded = {"status": "discarded", "values": None}
+    label = {"value": "yes", "score": 0.5, "agent": AGENTS[1], "type": "model"}
+    steps: list[Callable[[], None]] = [
+        lambda: machine.upsert(items={0: first, None: second}, unsaid=""),
+        lambda: machine.change(
+            place=0, content=second, parts={"fields", "metadata", "suggestions"}
+        ),
+        lambda: machine.respond(place=0, who=1, response=submitted, many=False),
+        lambda: machine.respond(place=0, who=1, response=discarded, many=False),
+        lambda: machine.respond(place=1, who=1, response=submitted, many=True),
+        lambda: machine.suggest(place=0, suggestion=("label", label)),
+        lambda: machine.unsuggest(place=0, of_record=False),
+        lambda: machine.suggest(place=1, suggestion=("label", label)),
+        lambda: machine.unsuggest(place=0, of_record=True),
+        lambda: machine.withdraw(place=0),
+        lambda: machine.change_overlap(min_submitted=2),
+        lambda: machine.declare_late(),
+        lambda: machine.replace_annotator(who=1),
+        lambda: machine.reindex(meanwhile=[second]),
+        lambda: machine.delete(some=[0, 1]),
+    ]
+    for step in steps:
+        step()
+        machine.agrees()
+    machine.teardown()
 
 
 def test_searches_follow_the_database(argilla_server: RunningArgilla) -> None:
