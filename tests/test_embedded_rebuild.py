@@ -46,14 +46,18 @@ class Api:
 class Restartable:
     """A server that a test stops and starts, and its owner's REST."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, database_url: str | None) -> None:
         self.home = home
+        self.database_url = database_url
         self.start()
 
     def start(self) -> list[str]:
         """What was said of its indexes."""
         said: list[str] = []
-        self.url = start(self.home, 0, say=said.append).url
+        with pytest.MonkeyPatch.context() as patch:
+            if self.database_url:
+                patch.setenv("HANDLOOM_DATABASE_URL", self.database_url)
+            self.url = start(self.home, 0, say=said.append).url
         self.key = credentials(self.home).api_key
         self.owner = Api(self.url, self.key)
         return said
@@ -65,9 +69,14 @@ class Restartable:
         return self.home / "index" / f"{dataset}.db"
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Restartable]:
-    made = Restartable(tmp_path_factory.mktemp("rebuilt") / ".handloom" / "argilla")
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def server(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Restartable]:
+    url = None
+    if request.param == "postgresql":
+        url = request.getfixturevalue("postgres").create_database()
+    made = Restartable(tmp_path_factory.mktemp("rebuilt") / ".handloom" / "argilla", url)
     yield made
     made.stop()
 

@@ -24,6 +24,7 @@ from argilla_server.search_engine import (
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from annotate.embedded import columns
 from annotate.embedded.documents import Kind, RecordRow, ResponseRow, VectorRow
 from annotate.embedded.index import DatasetIndex
 from annotate.embedded.search import (
@@ -32,6 +33,7 @@ from annotate.embedded.search import (
     Text,
     extremes,
     nearest,
+    progress,
     run,
     submitters,
     term_counts,
@@ -429,6 +431,76 @@ def test_equal_vectors_come_first_however_long(index: DatasetIndex) -> None:
     index.put_records(row(n, vectors={"v": VectorRow([float(n), 1.0, 2.0])}) for n in range(300))
     hits = nearest(index, Nearest("v", np.array([299, 1, 2], np.float32), limit=2), Search())
     assert [UUID(bytes=hit.record).int for hit in hits] == [299, 298]
+
+
+@given(st.lists(st.tuples(st.sampled_from("pqrradsv"), st.integers(1, 4)), max_size=30), st.data())
+@settings(deadline=None, suppress_health_check=list(HealthCheck))
+def test_what_is_kept_in_memory_follows_every_write(
+    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, int]], data: st.DataObject
+) -> None:
+    """An index that answers between writes says the same as one that is opened afterwards."""
+    made = DatasetIndex.create(
+        tmp_path_factory.mktemp("i") / "index.db", KEYS, ["prompt"], ["prompt"]
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(columns, "RELOAD_BEYOND", data.draw(st.sampled_from([0, 1000])))
+        for at, (step, number) in enumerate(steps):
+            write(made, step, number, at)
+            if data.draw(st.booleans()):
+                everything(made)
+        reopened = DatasetIndex(made.path)
+        assert everything(made) == everything(reopened)
+    made.close()
+    reopened.close()
+
+
+def write(index: DatasetIndex, step: str, number: int, at: int) -> None:
+    topic = ["card", "billing", f"topic {at}"][at % 3]
+    if step in "pq":  # one record, or two
+        for one in {number, number + (step == "q")}:
+            facets = {"metadata.topic": topic, "metadata.length": at, "metadata.score": at / 7}
+            vectors = {"v": VectorRow([float(number), float(at), 1.0])}
+            index.put_records([row(one, facets=facets, text={"prompt": topic}, vectors=vectors)])
+    elif step == "r":
+        status = ["draft", "submitted", "discarded"][at % 3]
+        made = response(1000 + number, number % 2, status, at=at, rating=at % 4, label="yes")
+        index.put_response(uid(number), made)
+    elif step == "a":
+        index.delete_response(uid(1000 + number))
+    elif step == "d":
+        index.delete_records([uid(number)])
+    elif step == "s":
+        index.put_facets({uid(number): {"suggestions.label.value": topic}})
+    else:
+        index.delete_user(USERS[number % 2].id.bytes)
+
+
+def everything(index: DatasetIndex) -> list[Any]:
+    rating = ResponseFilterScope(question="rating", user=USERS[0])
+    searches = [
+        Search(),
+        Search(text=Text("card")),
+        Search(text=Text("toppic~1"), limit=3),
+        Search(filter=TermsFilter(MetadataFilterScope("topic"), ["card"])),
+        Search(filter=RangeFilter(MetadataFilterScope("score"), ge=0.5, le=2)),
+        Search(filter=RangeFilter(rating, ge=2)),
+        Search(filter=TermsFilter(SuggestionFilterScope("label", "value"), ["billing"])),
+        *(
+            Search(
+                filter=TermsFilter(ResponseFilterScope(property="status", user=user), ["pending"]),
+                shuffled_for=USERS[0].id.bytes,
+            )
+            for user in (None, *USERS)
+        ),
+        *(
+            Search(sort=(Order(MetadataFilterScope(name), order),), limit=4)
+            for name in ("topic", "length", "score")
+            for order in ("asc", "desc")
+        ),
+    ]
+    near = nearest(index, Nearest("v", np.array([3, 2, 1], np.float32), limit=5), Search())
+    counts = term_counts(index, "metadata.topic"), extremes(index, "metadata.length")
+    return [*(run(index, search) for search in searches), near, counts, progress(index)]
 
 
 def test_damage_and_other_versions_are_noticed(tmp_path: Path) -> None:
