@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import argilla as rg
+import httpx
 import pytest
 from argilla_server.database import AsyncSessionLocal, async_engine
 from argilla_server.models import Webhook
@@ -23,6 +24,7 @@ from annotate.embedded.database import VARIABLE
 from annotate.embedded.home import holder
 from annotate.embedded.process import stop
 
+LIMIT_SECONDS = 90
 SECRET = "whsec_" + "c2VjcmV0IG9mIHRoZSB0ZXN0cw=="
 
 
@@ -96,7 +98,7 @@ def test_events_arrive_in_order_signed_and_counted(receiver: Receiver) -> None:
         for arrival in receiver.arrivals:
             arrival.verify(SECRET)
 
-    asyncio.run(body())
+    asyncio.run(asyncio.wait_for(body(), LIMIT_SECONDS))
 
 
 def test_a_receiver_that_fails_gets_the_same_event_again(
@@ -114,7 +116,7 @@ def test_a_receiver_that_fails_gets_the_same_event_again(
         assert len(set(receiver.tries)) == 2  # one id an event, however often it was sent
 
     with caplog.at_level(logging.WARNING):
-        asyncio.run(body())
+        asyncio.run(asyncio.wait_for(body(), LIMIT_SECONDS))
     assert caplog.text.count("it answered with 503; its events wait") == 1
     assert "takes events again" in caplog.text
     assert "in-the-address" not in caplog.text
@@ -140,7 +142,7 @@ def test_a_receiver_that_hangs_holds_up_nobody_else(
             assert await arrived(receiver, 5)
 
     try:
-        asyncio.run(body())
+        asyncio.run(asyncio.wait_for(body(), LIMIT_SECONDS))
     finally:
         other.close()
 
@@ -167,7 +169,7 @@ def test_an_event_that_is_refused_makes_way_and_can_be_revived(
             counts = await delivery.deliveries.counts(own)
             assert (counts["dead"], counts["given_up"]) == (0, 1)
 
-    asyncio.run(body())
+    asyncio.run(asyncio.wait_for(body(), LIMIT_SECONDS))
 
 
 def test_what_is_too_old_or_too_much_is_given_up_and_counted(
@@ -189,7 +191,7 @@ def test_what_is_too_old_or_too_much_is_given_up_and_counted(
             counts = await delivery.deliveries.counts(own)
             assert counts == {"waiting": 0, "dead": 3, "delivered": 0, "given_up": 7}
 
-    asyncio.run(body())
+    asyncio.run(asyncio.wait_for(body(), LIMIT_SECONDS))
 
 
 def test_what_waits_for_a_deleted_webhook_goes_with_it(receiver: Receiver) -> None:
@@ -205,7 +207,7 @@ def test_what_waits_for_a_deleted_webhook_goes_with_it(receiver: Receiver) -> No
             while any((await delivery.deliveries.counts(own)).values()):
                 await asyncio.sleep(0.05)
 
-    asyncio.run(body())
+    asyncio.run(asyncio.wait_for(body(), LIMIT_SECONDS))
 
 
 def test_another_argilla_keeps_its_own_queue(caplog: pytest.LogCaptureFixture) -> None:
@@ -249,7 +251,7 @@ def test_events_outlive_a_kill_of_the_server(server: RunningArgilla, receiver: R
     os.kill(pid, signal.SIGKILL)
     assert eventually(lambda: holder(server.home) is None)
     receiver.open()
-    run_argilla(server.home)
+    again = run_argilla(server.home)
     assert eventually(lambda: len(receiver.arrivals) >= 11), receiver.types
     assert receiver.types == ["dataset.published"] + ["record.created"] * 10
     names = [arrival.data["external_id"] for arrival in receiver.arrivals[1:]]
@@ -257,6 +259,15 @@ def test_events_outlive_a_kill_of_the_server(server: RunningArgilla, receiver: R
     assert len(set(receiver.tries)) == 11
     for arrival in receiver.arrivals:
         arrival.verify(secret)
+    own = httpx.Client(base_url=f"{again.url}/api/handloom")
+    key = {"X-Argilla-Api-Key": again.api_key}
+    assert own.get("/webhooks", headers={"X-Argilla-Api-Key": "wrong"}).status_code == 401
+    totals = {"waiting": 0, "dead": 0, "delivered": 11, "given_up": 0}
+    assert eventually(
+        lambda: own.get("/webhooks", headers=key).json()["items"] == [{"id": made["id"]} | totals]
+    )
+    retried = own.post(f"/webhooks/{made['id']}/retry", headers=key).raise_for_status()
+    assert retried.json() == {"events": 0}
     log = (server.home / "server.log").read_text()
     assert secret not in log
     assert "in-the-address" not in log

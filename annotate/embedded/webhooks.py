@@ -140,7 +140,10 @@ class Delivery:
         if webhook is None:
             await self.deliveries.drop(webhook_id)
             return 0.0
-        for row in await self.deliveries.next(webhook_id):
+        rows = await self.deliveries.next(webhook_id)
+        if not rows:
+            await self.deliveries.recount()
+        for row in rows:
             if not webhook.enabled:
                 await self.deliveries.failed(row, "disabled", refused=False, keep=KEEP)
                 return DISABLED_PAUSE
