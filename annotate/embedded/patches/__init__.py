@@ -8,6 +8,7 @@ webhooks    looked up once an operation, events made only if wanted
 bulk        records in bulk without a query, an object and a comparison too many a record
 answers     the answer to a bulk made into JSON once, not by way of objects of objects
 listing     pages of records from the database's JSON as it stands
+membership  of a workspace, looked up once for a page of the queue
 status      a changed overlap in a few statements, not one transaction a response
 one_hop     one wait for the database's thread a statement, not four
 """
@@ -16,7 +17,16 @@ import logging
 
 from argilla_server._version import __version__ as argilla_version
 
-from annotate.embedded.patches import answers, bulk, listing, one_hop, settings, status, webhooks
+from annotate.embedded.patches import (
+    answers,
+    bulk,
+    listing,
+    membership,
+    one_hop,
+    settings,
+    status,
+    webhooks,
+)
 from annotate.embedded.patches.replacement import Patch
 
 PATCHED_VERSION = "2.8.0"
@@ -27,6 +37,7 @@ PATCHES: dict[str, Patch] = {
     "bulk": bulk.PATCH,
     "answers": answers.PATCH,
     "listing": listing.PATCH,
+    "membership": membership.PATCH,
     "status": status.PATCH,
     "one_hop": one_hop.PATCH,
 }
