@@ -37,7 +37,7 @@ from argilla_server.models import (
 )
 from argilla_server.models import database as models
 from argilla_server.settings import settings
-from sqlalchemy import event, select
+from sqlalchemy import event, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from annotate.embedded import database as databases
@@ -61,6 +61,7 @@ QUESTIONS = [
     },
 ]
 METADATA = [{"type": "terms", "values": ["a"]}, {"type": "integer", "min": 0, "max": 5}]
+SCORES = [0.0, 1.0, 1 / 7, 0.5, 2 / 3]
 RECORDS = 40
 
 
@@ -165,7 +166,7 @@ class Team:
             "external_id": f"r{number}",
             "suggestions": [
                 {"question_id": str(question.id), "value": value, "agent": "m", "type": "model"}
-                | ({"score": number % 5 / 4} if not isinstance(value, list) else {})
+                | ({"score": SCORES[number % 5]} if not isinstance(value, list) else {})
                 for question, value in zip(self.questions, suggested, strict=True)
             ],
             "vectors": {"v": [1.0, 2e-7 * number]},
@@ -405,6 +406,20 @@ def test_a_page_is_listed_without_an_object_of_each_record() -> None:
     in_database(pull)
     patches.PATCHES["listing"].apply()
     in_database(pull)
+
+
+def test_records_are_listed_without_sorting_the_data_set() -> None:
+    async def plan(db: AsyncSession) -> str:
+        listed = "SELECT id FROM records WHERE dataset_id = '' ORDER BY inserted_at LIMIT 9"
+        return str((await db.execute(text(f"EXPLAIN QUERY PLAN {listed}"))).all())
+
+    async def prepared(db: AsyncSession) -> str:
+        await patches.prepare(async_engine)
+        return await plan(db)
+
+    assert "TEMP B-TREE" in in_database(prepared)  # else the patch can go
+    patches.PATCHES["listing"].apply()
+    assert "TEMP B-TREE" not in in_database(prepared)
 
 
 def test_a_page_of_the_queue_looks_up_membership_once() -> None:

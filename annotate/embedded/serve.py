@@ -160,9 +160,10 @@ async def _serve(
     import uvicorn
     from argilla_server.database import async_engine
 
-    from annotate.embedded import accounts, outbox, rebuild, webhooks
+    from annotate.embedded import accounts, outbox, patches, rebuild, webhooks
 
     await outbox.install(async_engine)
+    await patches.prepare(async_engine)
     await accounts.ensure_owner(secrets)
     await rebuild.rebuild_outdated()
     await rebuild.requeue_status_updates()

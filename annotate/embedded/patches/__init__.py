@@ -16,6 +16,7 @@ one_hop     one wait for the database's thread a statement, not four
 import logging
 
 from argilla_server._version import __version__ as argilla_version
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from annotate.embedded.patches import (
     answers,
@@ -53,6 +54,12 @@ def apply(version: str = argilla_version) -> bool:
     for patch in PATCHES.values():
         patch.apply()
     return True
+
+
+async def prepare(engine: AsyncEngine) -> None:
+    """What the patches that are applied want of Argilla's database."""
+    if PATCHES["listing"].applied:
+        await listing.prepare(engine)
 
 
 def undo() -> None:

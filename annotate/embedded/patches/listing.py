@@ -27,8 +27,8 @@ from argilla_server.models import (
     VectorSettings,
 )
 from fastapi import Response as HTTPResponse
-from sqlalchemy import Text, cast, func, select
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy import Text, cast, func, select, text, type_coerce
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from annotate.embedded.patches.replacement import Patch, Replacement, by, endpoint_of
 
@@ -40,6 +40,17 @@ RECORDS_A_STATEMENT = 500
 
 _NO_NUMBERS = ("NaN", "Infinity")
 """What JSON has no word for: whatever Argilla makes of them."""
+
+
+_IN_ORDER = "handloom_records_in_order"
+
+
+async def prepare(engine: AsyncEngine) -> None:
+    """Have the database keep each data set's records in the order in which they are listed."""
+    async with engine.begin() as connection:
+        await connection.execute(
+            text(f"CREATE INDEX IF NOT EXISTS {_IN_ORDER} ON records (dataset_id, inserted_at)")
+        )
 
 
 async def list_dataset_records(
@@ -80,8 +91,8 @@ async def _page(
     columns = (
         Record.id,
         Record.status,
-        cast(Record.fields, Text),
-        cast(Record.metadata_, Text),
+        _as_kept(db, Record.fields),
+        _as_kept(db, Record.metadata_),
         Record.external_id,
         Record.inserted_at,
         Record.updated_at,
@@ -122,21 +133,21 @@ async def _responses(db: AsyncSession, records: list[UUID]) -> Parts:
     query = select(
         Response.record_id,
         Response.id,
-        cast(Response.values, Text),
+        _as_kept(db, Response.values),
         Response.status,
         Response.user_id,
         Response.inserted_at,
         Response.updated_at,
     ).order_by(Response.inserted_at)
 
-    def text(row: Sequence[Any]) -> str:
+    def written(row: Sequence[Any]) -> str:
         record, id, values, status, user, inserted_at, updated_at = row
         return (
             f'{{"id":"{id}","values":{values or "null"},"status":"{status.value}",'
             f'"record_id":"{record}","user_id":"{user}",{_times(inserted_at, updated_at)}}}'
         )
 
-    return await _by_record(db, query, Response.record_id, records, text)
+    return await _by_record(db, query, Response.record_id, records, written)
 
 
 async def _suggestions(db: AsyncSession, records: list[UUID]) -> Parts:
@@ -145,14 +156,14 @@ async def _suggestions(db: AsyncSession, records: list[UUID]) -> Parts:
         Suggestion.id,
         Suggestion.question_id,
         Suggestion.type,
-        cast(Suggestion.value, Text),
+        _as_kept(db, Suggestion.value),
         Suggestion.agent,
-        cast(Suggestion.score, Text),
+        _as_kept(db, Suggestion.score),
         Suggestion.inserted_at,
         Suggestion.updated_at,
     ).order_by(Suggestion.inserted_at)
 
-    def text(row: Sequence[Any]) -> str:
+    def written(row: Sequence[Any]) -> str:
         _, id, question, kind, value, agent, score, inserted_at, updated_at = row
         if isinstance(score, int):  # SQLite keeps JSON that is a number as one, 1.0 as 1
             score = float(score)
@@ -162,7 +173,16 @@ async def _suggestions(db: AsyncSession, records: list[UUID]) -> Parts:
             f'"id":"{id}",{_times(inserted_at, updated_at)}}}'
         )
 
-    return await _by_record(db, query, Suggestion.record_id, records, text)
+    return await _by_record(db, query, Suggestion.record_id, records, written)
+
+
+def _as_kept(db: AsyncSession, column: Any) -> Any:
+    """JSON as the database keeps it.
+
+    PostgreSQL's driver would decode it unless it is cast; SQLite would round numbers if it were.
+    """
+    of_postgresql = db.get_bind().dialect.name == "postgresql"
+    return cast(column, Text) if of_postgresql else type_coerce(column, Text)
 
 
 def _or_null(json: Any) -> Any:
@@ -172,17 +192,17 @@ def _or_null(json: Any) -> Any:
 
 async def _vectors(db: AsyncSession, records: list[UUID]) -> Parts:
     query = (
-        select(Vector.record_id, VectorSettings.name, cast(Vector.value, Text))
+        select(Vector.record_id, VectorSettings.name, _as_kept(db, Vector.value))
         .join(VectorSettings, VectorSettings.id == Vector.vector_settings_id)
         .order_by(Vector.inserted_at)
     )
     names: dict[str, str] = {}
 
-    def text(row: Sequence[Any]) -> str:
+    def written(row: Sequence[Any]) -> str:
         _, name, value = row
         return f"{names.setdefault(name, dumps(name))}:{value}"
 
-    return await _by_record(db, query, Vector.record_id, records, text)
+    return await _by_record(db, query, Vector.record_id, records, written)
 
 
 async def _by_record(
@@ -190,14 +210,14 @@ async def _by_record(
     query: Any,
     column: Any,
     records: list[UUID],
-    text: Callable[[Sequence[Any]], str],
+    written: Callable[[Sequence[Any]], str],
 ) -> Parts:
     """The JSON of what belongs to each record, in the query's order."""
     found: Parts = defaultdict(list)
     for start in range(0, len(records), RECORDS_A_STATEMENT):
         among = column.in_(records[start : start + RECORDS_A_STATEMENT])
         for row in await db.execute(query.where(among)):
-            found[row[0]].append(text(row))
+            found[row[0]].append(written(row))
     return found
 
 
