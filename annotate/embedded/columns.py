@@ -4,10 +4,10 @@ Each is loaded when a search first needs it, and kept. A write only notes the nu
 it changed; the next search that needs the array reads those few again. So an answer costs the same
 whatever the size of the data set, and a search of a million records reads none of them from disk.
 
-Memory, in bytes a record: 16 for any search (1 whether there is such a record, 1 completed, 4
-shuffling, 4 text length, rest spare); 8 for a time that is sorted or filtered by; 1 for each person
-whose queue is asked for; 12 (terms, floats) to 16 (integers) for each value of a key that is
-filtered or sorted by, and each distinct term once; 4 a dimension for vectors that are searched.
+Memory, in bytes a record: 6 for any search (is there such a record, is it completed, its place in
+the shuffles) and 4 for text search (its length), plus a quarter to grow into; 8 for a time that is
+sorted or filtered by; 1 for each person whose responses are filtered by; 12 (terms, floats) to 16
+(integers) for each value of a key that is filtered or sorted by, and each distinct term once.
 """
 
 from collections.abc import Callable, Iterable, Sequence
