@@ -108,6 +108,18 @@ def add_people(
     Raises:
         ServerError: the server refuses.
     """
+    made = make_accounts(project, server, people)
+    users = {user.name: user for user in list_users(server)}
+    joined = _join(server, users, people, tuple(workspaces))
+    return [Added(users[p.name], p.name in made, tuple(joined[p.name])) for p in people]
+
+
+def make_accounts(project: Project, server: Server, people: Sequence[Person]) -> set[str]:
+    """Make the accounts that are missing, members of nothing yet; the names of these.
+
+    Raises:
+        ServerError: the server refuses.
+    """
     known = {user.name for user in list_users(server)}
     missing = [person for person in people if person.name not in known]
     passwords = _passwords(project, [person.name for person in missing])
@@ -115,10 +127,13 @@ def add_people(
         for person in missing:
             _create(server, person, passwords[person.name])
             advance(1)
-    users = {user.name: user for user in list_users(server)}
-    joined = _join(server, users, people, tuple(workspaces))
-    made = {person.name for person in missing}
-    return [Added(users[p.name], p.name in made, tuple(joined[p.name])) for p in people]
+    return {person.name for person in missing}
+
+
+def members(server: Server) -> set[str]:
+    """Names of the members of the server's workspace."""
+    items = server.request("GET", f"workspaces/{server.workspace_id}/users")["items"]
+    return {str(item["username"]) for item in items}
 
 
 def _create(server: Server, person: Person, password: str) -> None:

@@ -66,8 +66,6 @@ def restore(
         ledger = Ledger.of(project)
         server.flush()
         before = {user.name for user in list_users(server)}
-        waiting = sorted(known_passwords(project).keys() - before)
-        add_people(project, server, [Person(name) for name in waiting])
         known: dict[str, set[str]] = {}
         for pushed in pushed_batches(project):
             there, batch = on_server(server, pushed)
@@ -77,6 +75,9 @@ def restore(
             result.batches.append(outcome)
             if done:
                 done(outcome)
+        present = {user.name for user in list_users(server)}
+        waiting = sorted(known_passwords(project).keys() - present)  # who have answered nothing
+        add_people(project, server, [Person(name) for name in waiting])
         result.accounts = sorted({user.name for user in list_users(server)} - before)
         result.strays = _strays(ledger, known)
         return result

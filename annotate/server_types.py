@@ -88,11 +88,14 @@ class User:
     name: str
     role: str
     api_key: str = field(repr=False)
+    since: datetime
+    """When the account was made."""
 
     @classmethod
     def read(cls, answer: Mapping[str, Any]) -> User:
         """From Argilla's JSON."""
-        return cls(answer["id"], answer["username"], answer["role"], answer["api_key"])
+        since = _utc(answer["inserted_at"])
+        return cls(answer["id"], answer["username"], answer["role"], answer["api_key"], since)
 
 
 @dataclass(frozen=True)

@@ -317,11 +317,11 @@ def test_only_one_restore_at_a_time(project: Project) -> None:
 RESTORER = """
 import itertools, os, signal, sys
 from pathlib import Path
-import annotate.restore_batch as restore_batch, annotate.server as server
+import annotate.restore_writing as restore_writing, annotate.server as server
 from annotate.restore import restore
 from annotate.runs import Project
 from annotate.server import connect
-restore_batch.RECORDS_A_REQUEST = 2
+restore_writing.RECORDS_A_REQUEST = 2
 count, stop = itertools.count(1), int(sys.argv[2])
 def dying(function):
     def wrapped(self, method, path, **kwargs):
