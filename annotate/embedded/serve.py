@@ -160,8 +160,9 @@ async def _serve(
     import uvicorn
     from argilla_server.database import async_engine
 
-    from annotate.embedded import accounts, outbox, patches, rebuild, webhooks
+    from annotate.embedded import accounts, outbox, patches, rebuild, webhooks, write_turns
 
+    write_turns.install(async_engine)
     await outbox.install(async_engine)
     await patches.prepare(async_engine)
     await accounts.ensure_owner(secrets)
