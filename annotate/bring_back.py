@@ -189,8 +189,6 @@ def _keep_longer_ledger(root: Path, stage: Path) -> tuple[str, str]:
         return "", str(error)
     if now.problems:
         return "", now.problems[0]
-    if now.lines < before.lines:
-        return "", "it is shorter than the backup's"
     shutil.copy2(present.path, saved.path)  # it will be appended to
     return ("newer" if now.lines > before.lines else ""), ""
 

@@ -306,6 +306,19 @@ def test_damage_anywhere_is_found(archive: bytes, tmp_path: Path, data: st.DataO
         check(path)
 
 
+def test_damage_outside_of_the_files_is_found_too(archive: bytes, tmp_path: Path) -> None:
+    """Every byte of a header, its checksum's end included, and of the padding after a file."""
+    path = tmp_path / "damaged.tar"
+    with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+        member = next(m for m in tar if m.size % tarfile.BLOCKSIZE)
+    end = member.offset_data + member.size
+    header = range(member.offset, member.offset_data)
+    for at in [*header, *range(end, end + -end % tarfile.BLOCKSIZE)]:
+        path.write_bytes(archive[:at] + bytes([archive[at] ^ 1]) + archive[at + 1 :])
+        with pytest.raises(InputError, match="cannot be used"):
+            check(path)
+
+
 def test_a_damaged_file_is_named_and_nothing_is_touched(project: Project, tmp_path: Path) -> None:
     saved = backup(project, tmp_path / "saved.tar").path
     before = content(project.root)

@@ -21,13 +21,14 @@ from conftest import RunningArgilla, run_argilla
 from factories import Argilla, connected_project, make_generated, submit
 
 from align.cli import main
-from annotate.accounts import list_users
+from annotate.accounts import list_users, members
 from annotate.embedded.process import stop
 from annotate.errors import ProjectError
 from annotate.ledger import Entry, Ledger
 from annotate.pull import pull
 from annotate.push import push
 from annotate.restore import Restored, restore
+from annotate.restore_writing import Writer
 from annotate.runs import Project, Run
 from annotate.server import connect
 
@@ -121,6 +122,8 @@ def test_a_deleted_user_comes_back_with_every_response(project: Project) -> None
     done = handloom("restore")
     assert done.exit_code == 0, done.output
     assert "9 of 14 responses were there; put back 5 responses and 0 records" in done.output
+    with connect(project) as server:
+        assert anna in members(server)
     assert f"accounts made for {anna}; passwords in .handloom/users.json" in done.output
     assert on_server(project, pushed) == before
     assert pull(project, pushed) == pulled
@@ -246,6 +249,24 @@ def test_what_the_server_says_later_stands_and_what_it_says_earlier_is_replaced(
     assert on_server(project, pushed)[ids[1], ben] == ("submitted", label("a_better"))
 
 
+@pytest.mark.parametrize("seen", [False, True], ids=["absent before", "older before"])
+def test_who_answers_while_it_is_restored_is_not_overwritten(project: Project, seen: bool) -> None:
+    """The answer comes after the restore has looked, and before it writes."""
+    pushed, (anna, *_) = annotated(project, 3)
+    pull(project, pushed)
+    (name,) = pushed.metrics["batches"]
+    (entry,) = [e for e in Ledger.of(project).standing([name]).values() if e.annotator == anna][:1]
+    with connect(project) as server:
+        batch = server.batch(name)
+        held = {(name, r.item_id, r.annotator): r for r in server.responses(batch)} if seen else {}
+        users = {user.name: user for user in list_users(server)}
+        submit(project, pushed, anna, {entry.item_id: label("b_better")})
+        writer = Writer(server, users, set(), held, lambda count: None)
+        writer.answer(batch, [entry], server.placed(batch))
+    assert (writer.restored, writer.updated, writer.refused) == (0, 0, [])
+    assert on_server(project, pushed)[entry.item_id, anna] == ("submitted", label("b_better"))
+
+
 def _edited_later(entry: Entry) -> Entry:
     later = entry.updated_at + timedelta(milliseconds=1)
     return dataclasses.replace(entry, values=label("a_better"), updated_at=later, seq=None)
@@ -272,7 +293,9 @@ def test_what_its_author_withdrew_is_not_restored(project: Project) -> None:
         ]
     )
     delete_batch(project, pushed)
-    assert run_restore(project).complete
+    done = run_restore(project)
+    assert done.complete
+    assert [(b.standing, b.refused) for b in done.batches] == [(13, [])]
     restored = on_server(project, pushed)
     assert (ids[0], anna) not in restored
     assert len(restored) == 13
