@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tarfile
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ SOURCE_SHA256 = "c3ca464f7e024d1232fde23dbd6014e2c82a7cebd0382de03d7cb3cfae71e4b
 
 TOOLS = (
     *("pytest==7.4.4", "pytest-asyncio==0.21.2", "pytest-mock==3.17.0"),
-    *("factory_boy==3.2.1", "Faker==40.54.0"),
+    *("factory_boy==3.2.1", "Faker==40.54.0", "respx==0.22.0"),
 )
 """What the suite needs that is older than ours, or not ours at all; to a folder of their own."""
 
@@ -46,8 +47,16 @@ OF_ELASTICSEARCH = (
 """Tests of that file that look at Elasticsearch's mappings and stored documents: 23 of 115."""
 
 
+@dataclass(frozen=True)
+class Suite:
+    """Argilla's tests on the disk, and the Redis that they run on."""
+
+    folder: Path
+    redis: str = field(repr=False)
+
+
 @pytest.fixture(scope="session")
-def suite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def suite(tmp_path_factory: pytest.TempPathFactory, redis_url: str) -> Suite:
     """The suite, laid out with our conftest for the search engine; skips where PyPI is away."""
     folder = tmp_path_factory.mktemp("suite")
     _pip("download", "--no-deps", "--no-binary", ":all:", "--dest", str(folder), SOURCE)
@@ -60,7 +69,7 @@ def suite(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ours = folder / "tests" / "unit" / "search_engine" / "conftest.py"
     shutil.copy(ADAPTER / "engine_conftest.py", ours)
     _pip("install", "--no-deps", "--target", str(folder / "tools"), *TOOLS)
-    return folder
+    return Suite(folder, redis_url)
 
 
 def _pip(*arguments: str) -> None:
@@ -74,17 +83,18 @@ def _pip(*arguments: str) -> None:
 
 
 def run(
-    suite: Path, folder: Path, *arguments: str, environment: Mapping[str, str] | None = None
+    suite: Suite, folder: Path, *arguments: str, environment: Mapping[str, str] | None = None
 ) -> dict[str, str]:
     """Run tests of the suite; each one's outcome: passed, failed or skipped."""
     report = folder / "report.json"
     repository = ADAPTER.parent.parent
-    places = [suite / "tools", suite, ADAPTER, repository]
+    places = [suite.folder / "tools", suite.folder, ADAPTER, repository]
     own = {name: value for name, value in os.environ.items() if "ARGILLA" not in name}
     own |= {
         "PYTHONPATH": os.pathsep.join(map(str, places)),
         "HANDLOOM_SUITE_HOME": str(folder),
         "HANDLOOM_SUITE_REPORT": str(report),
+        "HANDLOOM_SUITE_REDIS": suite.redis.rsplit("/", 1)[0],
         **(environment or {}),
     }
     plugins = ("cacheprovider", "randomly", "hypothesispytest", "playwright", "pytest_cov")
@@ -92,9 +102,9 @@ def run(
         [
             *(sys.executable, "-m", "pytest", "-q", "-p", "suite_adapter", "-W", "ignore"),
             *(word for name in plugins for word in ("-p", f"no:{name}")),
-            *("--asyncio-mode=auto", "--tb=short", "--rootdir", str(suite), *arguments),
+            *("--asyncio-mode=auto", "--tb=short", "--rootdir", str(suite.folder), *arguments),
         ],
-        cwd=suite,
+        cwd=suite.folder,
         env=own,
         capture_output=True,
         text=True,
@@ -113,7 +123,7 @@ def failed(outcomes: Mapping[str, str]) -> list[str]:
 
 @pytest.mark.parametrize("database", ["sqlite", "postgresql"])
 def test_the_search_engine(
-    database: str, suite: Path, tmp_path: Path, request: pytest.FixtureRequest
+    database: str, suite: Suite, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     environment = {}
     if database == "postgresql":
@@ -127,15 +137,14 @@ def test_the_search_engine(
     assert list(outcomes.values()).count("passed") == 92
 
 
-def test_the_api_with_everything_of_ours_fails_nowhere_else(suite: Path, tmp_path: Path) -> None:
-    with_ours, without = tmp_path / "with", tmp_path / "without"
-    with_ours.mkdir()
-    without.mkdir()
-    outcomes = run(
-        suite, with_ours, "tests/unit/api", "--numprocesses", "2",
-        environment={"HANDLOOM_SUITE_EQUIP": "1"},
-    )  # fmt: skip
-    assert len(outcomes) > 1100
-    if found := failed(outcomes):
-        alone = run(suite, without, *found)
-        assert set(found) <= set(failed(alone))
+def test_the_api_with_everything_of_ours_fails_nowhere_else(suite: Suite, tmp_path: Path) -> None:
+    outcomes = {}
+    for equipped in ("0", "1"):
+        folder = tmp_path / equipped
+        folder.mkdir()
+        environment = {"HANDLOOM_SUITE_EQUIP": equipped}
+        found = run(suite, folder, "tests/unit/api", "--numprocesses=2", environment=environment)
+        assert list(found.values()).count("passed") > 1150
+        outcomes[equipped] = found
+    assert outcomes["1"].keys() == outcomes["0"].keys()
+    assert set(failed(outcomes["1"])) <= set(failed(outcomes["0"]))

@@ -3,6 +3,7 @@
 HANDLOOM_SUITE_HOME    a folder of the run's own; each xdist worker takes one inside
 HANDLOOM_SUITE_REPORT  where the outcome of every test is written, as JSON
 HANDLOOM_SUITE_EQUIP   "1": Argilla's application with all that `equip` adds
+HANDLOOM_SUITE_REDIS   a Redis, without the number of a database: each worker takes its own
 """
 
 import json
@@ -18,13 +19,11 @@ os.environ["ARGILLA_HOME_PATH"] = str(_HOME)
 # The name that the tests of the search engine ask for; what answers to it is `engine_conftest`'s.
 os.environ["ARGILLA_SEARCH_ENGINE"] = "elasticsearch"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+_NUMBER = int((_WORKER or "gw0").removeprefix("gw"))
+os.environ["ARGILLA_REDIS_URL"] = f"{os.environ['HANDLOOM_SUITE_REDIS']}/{_NUMBER}"
 tempfile.tempdir = str(_HOME)  # to which Argilla copies its web page
 
 import opensearchpy  # noqa: E402
-
-from annotate.embedded import jobs  # noqa: E402
-
-jobs.replace_redis()
 
 
 class _NoCluster:
@@ -64,7 +63,7 @@ _outcomes: dict[str, str] = {}
 
 def pytest_runtest_logreport(report: Any) -> None:
     """Remember the worst outcome of a test's set-up, call and end."""
-    order = ("skipped", "passed", "failed")
+    order = ("passed", "skipped", "failed")
     known = _outcomes.get(report.nodeid, report.outcome)
     _outcomes[report.nodeid] = max(known, report.outcome, key=order.index)
 
