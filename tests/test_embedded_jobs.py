@@ -15,6 +15,9 @@ from annotate.embedded import jobs
 finished: list[object] = []
 
 
+released = threading.Event()
+
+
 @pytest.fixture(autouse=True)
 def _heard(monkeypatch: pytest.MonkeyPatch) -> None:
     """A migration in the same process (of another test) disables every logger there is."""
@@ -25,6 +28,7 @@ def _heard(monkeypatch: pytest.MonkeyPatch) -> None:
 def queue(monkeypatch: pytest.MonkeyPatch) -> Queue:
     finished.clear()
     monkeypatch.setattr(jobs, "RETRY_CHECK_SECONDS", 0.1)
+    monkeypatch.setattr(jobs, "WORKERS", 1)  # one job after the other
     return Queue("default", connection=fakeredis.FakeRedis(server=fakeredis.FakeServer()))
 
 
@@ -80,6 +84,25 @@ def test_functions_and_blocking_coroutines_stay_off_the_loop(queue: Queue) -> No
         assert isinstance(finished[1], tuple)
         assert finished[1][0] == "jobs-default"
         assert finished[1][1] != id(asyncio.get_running_loop())
+
+    run_with_workers(queue, body)
+
+
+def wait_for_the_hub() -> None:
+    released.wait(20)
+
+
+def test_a_job_that_waits_does_not_hold_up_the_next(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "WORKERS", 2)
+    released.clear()
+
+    async def body() -> None:
+        queue.enqueue(wait_for_the_hub)
+        queue.enqueue(note_loop, "next")
+        await done(1, 10)
+        released.set()
 
     run_with_workers(queue, body)
 
