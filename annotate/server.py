@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
-from itertools import islice
+from itertools import chain, islice
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -23,7 +23,7 @@ from annotate.guidelines import Guideline
 from annotate.record_json import RecordJson
 from annotate.runs import Project, Run
 from annotate.server_types import Batch, Placed, Record, Response, Submission, User
-from annotate.transport import StatusError, Transport, one_ahead, pause
+from annotate.transport import StatusError, Transport, nothing_collected, one_ahead, pause
 
 URL_VARIABLE, KEY_VARIABLE = "HANDLOOM_ARGILLA_URL", "HANDLOOM_ARGILLA_API_KEY"
 WORKSPACE_VARIABLE, WORKSPACE = "HANDLOOM_ARGILLA_WORKSPACE", "handloom"
@@ -305,17 +305,22 @@ class Server:
         The next page is fetched while one is read.
 
         Args:
-            done: called for each record read.
+            done: called with the number of records read since the last call.
         """
         known = RecordJson(self.request, batch.id)
-        for record in self._records(batch, include="responses,suggestions,vectors"):
-            if record["external_id"]:
-                yield known.record(record)
+        for page in self._new_records(batch, include="responses,suggestions,vectors"):
+            with nothing_collected():
+                records = [known.record(record) for record in page if record["external_id"]]
+            yield from records
             if done:
-                done(1)
+                done(len(page))
 
     def _records(self, batch: Batch, **params: str) -> Iterator[dict[str, Any]]:
-        """Every record of the batch, once.
+        """Every record of the batch, once."""
+        return chain.from_iterable(self._new_records(batch, **params))
+
+    def _new_records(self, batch: Batch, **params: str) -> Iterator[list[dict[str, Any]]]:
+        """Every record of the batch, once, page by page.
 
         Argilla pages by time of insertion and offset without a tie-break, so a page may repeat a
         record of the last and leave out another: passes are made until none is missing.
@@ -326,10 +331,9 @@ class Server:
             total = 0
             for page in self._pages(batch, size, **params):
                 total = page["total"]
-                for record in page["items"]:
-                    if record["id"] not in seen:
-                        seen.add(record["id"])
-                        yield record
+                new = [record for record in page["items"] if record["id"] not in seen]
+                seen.update(record["id"] for record in new)
+                yield new
             if len(seen) >= total:
                 return
             size -= 101  # other page boundaries

@@ -295,7 +295,7 @@ def test_a_record_comes_back_with_all_that_belongs_to_it(
     assert done == [4, 4, 4, 4, 4, 3]
     done.clear()
     found = sorted(server.records(full_batch, done.append), key=lambda record: record.item_id)
-    assert done == [1] * 23
+    assert sum(done) == 23
     assert [dataclasses.replace(record, responses=()) for record in found] == [
         dataclasses.replace(record, responses=()) for record in sent
     ]

@@ -27,13 +27,15 @@ from argilla_server.models import (
     VectorSettings,
 )
 from fastapi import Response as HTTPResponse
-from sqlalchemy import Text, cast, func, select, text, type_coerce
+from sqlalchemy import func, select, text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
+from annotate.embedded.patches.as_kept import AsKept, id_text, json_text, time_text
 from annotate.embedded.patches.replacement import Patch, Replacement, by, endpoint_of
 
 Rows = Iterable[Sequence[Any]]
-Parts = dict[UUID, list[str]]
+Parts = dict[Any, list[str]]
+"""Record's id, as it is kept → JSON of what belongs to it."""
 
 RECORDS_A_STATEMENT = 500
 """Ids in one IN (…)."""
@@ -86,29 +88,30 @@ async def _page(
     offset: int,
     limit: int,
 ) -> str:
+    kept = AsKept(db)
     own = Record.dataset_id == dataset_id
     ids = select(Record.id).where(own).order_by(Record.inserted_at).offset(offset).limit(limit)
     columns = (
-        Record.id,
-        Record.status,
-        _as_kept(db, Record.fields),
-        _as_kept(db, Record.metadata_),
+        kept.plain(Record.id),
+        kept.word(Record.status),
+        kept.json(Record.fields),
+        kept.json(Record.metadata_),
         Record.external_id,
-        Record.inserted_at,
-        Record.updated_at,
+        kept.plain(Record.inserted_at),
+        kept.plain(Record.updated_at),
     )
     query = select(*columns).where(Record.id.in_(ids)).order_by(Record.inserted_at)
     rows = (await db.execute(query)).all()
     found = [row[0] for row in rows]
     parts: list[tuple[str, str, Parts]] = []
     if include and include.with_responses:
-        parts.append(("responses", "[]", await _responses(db, found)))
+        parts.append(("responses", "[]", await _responses(db, kept, found)))
     if include and include.with_suggestions:
-        parts.append(("suggestions", "[]", await _suggestions(db, found)))
+        parts.append(("suggestions", "[]", await _suggestions(db, kept, found)))
     if include and include.with_all_vectors:
-        parts.append(("vectors", "{}", await _vectors(db, found)))
+        parts.append(("vectors", "{}", await _vectors(db, kept, found)))
     total = await db.scalar(select(func.count(Record.id)).where(own))
-    items = ",".join(_record(row, str(dataset_id), parts) for row in rows)
+    items = ",".join([_record(row, str(dataset_id), parts) for row in rows])
     return f'{{"items":[{items}],"total":{total}}}'
 
 
@@ -119,80 +122,70 @@ def _record(row: Sequence[Any], dataset_id: str, parts: list[tuple[str, str, Par
         for name, brackets, of in parts
     )
     return (
-        f'{{"id":"{id}","status":"{status.value}","fields":{fields},'
-        f'"metadata":{metadata or "null"},"external_id":{dumps(external_id)},{belonging}'
+        f'{{"id":"{id_text(id)}","status":"{status}","fields":{fields},'
+        f'"metadata":{json_text(metadata)},"external_id":{dumps(external_id)},{belonging}'
         f'"dataset_id":"{dataset_id}",{_times(inserted_at, updated_at)}}}'
     )
 
 
 def _times(inserted_at: Any, updated_at: Any) -> str:
-    return f'"inserted_at":"{inserted_at.isoformat()}","updated_at":"{updated_at.isoformat()}"'
+    return f'"inserted_at":"{time_text(inserted_at)}","updated_at":"{time_text(updated_at)}"'
 
 
-async def _responses(db: AsyncSession, records: list[UUID]) -> Parts:
+async def _responses(db: AsyncSession, kept: AsKept, records: list[Any]) -> Parts:
+    record_id = kept.plain(Response.record_id)
     query = select(
-        Response.record_id,
-        Response.id,
-        _as_kept(db, Response.values),
-        Response.status,
-        Response.user_id,
-        Response.inserted_at,
-        Response.updated_at,
+        record_id,
+        kept.plain(Response.id),
+        kept.json(Response.values),
+        kept.word(Response.status),
+        kept.plain(Response.user_id),
+        kept.plain(Response.inserted_at),
+        kept.plain(Response.updated_at),
     ).order_by(Response.inserted_at)
 
     def written(row: Sequence[Any]) -> str:
         record, id, values, status, user, inserted_at, updated_at = row
         return (
-            f'{{"id":"{id}","values":{values or "null"},"status":"{status.value}",'
-            f'"record_id":"{record}","user_id":"{user}",{_times(inserted_at, updated_at)}}}'
+            f'{{"id":"{id_text(id)}","values":{json_text(values)},"status":"{status}",'
+            f'"record_id":"{id_text(record)}","user_id":"{id_text(user)}",'
+            f"{_times(inserted_at, updated_at)}}}"
         )
 
-    return await _by_record(db, query, Response.record_id, records, written)
+    return await _by_record(db, query, record_id, records, written)
 
 
-async def _suggestions(db: AsyncSession, records: list[UUID]) -> Parts:
+async def _suggestions(db: AsyncSession, kept: AsKept, records: list[Any]) -> Parts:
+    record_id = kept.plain(Suggestion.record_id)
     query = select(
-        Suggestion.record_id,
-        Suggestion.id,
-        Suggestion.question_id,
-        Suggestion.type,
-        _as_kept(db, Suggestion.value),
+        record_id,
+        kept.plain(Suggestion.id),
+        kept.plain(Suggestion.question_id),
+        kept.word(Suggestion.type),
+        kept.json(Suggestion.value),
         Suggestion.agent,
-        _as_kept(db, Suggestion.score),
-        Suggestion.inserted_at,
-        Suggestion.updated_at,
+        kept.json(Suggestion.score),
+        kept.plain(Suggestion.inserted_at),
+        kept.plain(Suggestion.updated_at),
     ).order_by(Suggestion.inserted_at)
 
     def written(row: Sequence[Any]) -> str:
         _, id, question, kind, value, agent, score, inserted_at, updated_at = row
-        if isinstance(score, int):  # SQLite keeps JSON that is a number as one, 1.0 as 1
+        if isinstance(score, int):  # SQLite keeps 1.0 as 1
             score = float(score)
         return (
-            f'{{"question_id":"{question}","type":{dumps(kind and kind.value)},'
-            f'"value":{_or_null(value)},"agent":{dumps(agent)},"score":{_or_null(score)},'
-            f'"id":"{id}",{_times(inserted_at, updated_at)}}}'
+            f'{{"question_id":"{id_text(question)}","type":{dumps(kind)},'
+            f'"value":{json_text(value)},"agent":{dumps(agent)},"score":{json_text(score)},'
+            f'"id":"{id_text(id)}",{_times(inserted_at, updated_at)}}}'
         )
 
-    return await _by_record(db, query, Suggestion.record_id, records, written)
+    return await _by_record(db, query, record_id, records, written)
 
 
-def _as_kept(db: AsyncSession, column: Any) -> Any:
-    """JSON as the database keeps it.
-
-    PostgreSQL's driver would decode it unless it is cast; SQLite would round numbers if it were.
-    """
-    of_postgresql = db.get_bind().dialect.name == "postgresql"
-    return cast(column, Text) if of_postgresql else type_coerce(column, Text)
-
-
-def _or_null(json: Any) -> Any:
-    """JSON as the database keeps it: text, or in SQLite a number if it is one."""
-    return "null" if json is None else json
-
-
-async def _vectors(db: AsyncSession, records: list[UUID]) -> Parts:
+async def _vectors(db: AsyncSession, kept: AsKept, records: list[Any]) -> Parts:
+    record_id = kept.plain(Vector.record_id)
     query = (
-        select(Vector.record_id, VectorSettings.name, _as_kept(db, Vector.value))
+        select(record_id, VectorSettings.name, kept.json(Vector.value))
         .join(VectorSettings, VectorSettings.id == Vector.vector_settings_id)
         .order_by(Vector.inserted_at)
     )
@@ -202,14 +195,14 @@ async def _vectors(db: AsyncSession, records: list[UUID]) -> Parts:
         _, name, value = row
         return f"{names.setdefault(name, dumps(name))}:{value}"
 
-    return await _by_record(db, query, Vector.record_id, records, written)
+    return await _by_record(db, query, record_id, records, written)
 
 
 async def _by_record(
     db: AsyncSession,
     query: Any,
     column: Any,
-    records: list[UUID],
+    records: list[Any],
     written: Callable[[Sequence[Any]], str],
 ) -> Parts:
     """The JSON of what belongs to each record, in the query's order."""
