@@ -118,7 +118,7 @@ def _refuse_in_two_workspaces(project: Project, batch: str, workspace: str | Non
     for run in project.all_runs():
         settings = run.manifest["settings"]
         elsewhere = settings.get("workspace")
-        if run.step == "push" and settings["batch"] == batch and elsewhere != workspace:
+        if run.step == "push" and settings.get("batch") == batch and elsewhere != workspace:
             raise InputError(
                 f"the batch {batch} is in the workspace {elsewhere or 'of the project'} already",
                 where=run.id,
