@@ -10,6 +10,7 @@ lost when only the acknowledgement was. Round 0 answers each item, later rounds 
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
@@ -31,6 +32,9 @@ SINGLY = 0.1
 
 _CHOICES = ("a_much_better", "a_better", "no_difference", "b_slightly_better", "b_better")
 _PAUSE = 0.2
+_RACED = "UNIQUE constraint failed: responses.record_id"
+"""Argilla looks whether a response is there and then makes it: in between it may come from a
+request that a killed process has sent."""
 
 
 @dataclass(frozen=True)
@@ -146,10 +150,11 @@ class _Desk:
     def request(self, method: str, path: str, content: Any = None) -> httpx.Response:
         """Ask until there is an answer."""
         while True:
-            try:
-                return self.http.request(method, path, json=content)
-            except httpx.TransportError:
-                time.sleep(_PAUSE)
+            with contextlib.suppress(httpx.TransportError):
+                answer = self.http.request(method, path, json=content)
+                if not (answer.status_code == 500 and _RACED in answer.text):
+                    return answer
+            time.sleep(_PAUSE)
 
 
 def _how_many(chance: random.Random, largest: int) -> int:
