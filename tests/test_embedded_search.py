@@ -454,6 +454,23 @@ def test_what_is_kept_in_memory_follows_every_write(
     reopened.close()
 
 
+def test_terms_that_are_read_anew_are_ranked_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many terms as before, first met in another order."""
+    monkeypatch.setattr(columns, "RELOAD_BEYOND", 0)
+    index = DatasetIndex.create(tmp_path / "index.db", KEYS, ["prompt"], ["prompt"])
+    by_topic = Search(sort=(Order(MetadataFilterScope("topic"), "asc"),))
+    for topics in (["card", "billing"], ["billing", "card"]):
+        index.put_records(
+            [row(n, facets={"metadata.topic": topic}) for n, topic in enumerate(topics, start=1)]
+        )
+        found, _ = run(index, by_topic)
+        by_name = sorted((1, 2), key=lambda n: topics[n - 1])
+        assert [UUID(bytes=hit.record).int for hit in found] == by_name
+    index.close()
+
+
 def write(index: DatasetIndex, step: str, number: int, at: int) -> None:
     topic = ["card", "billing", f"topic {at}"][at % 3]
     if step in "pq":  # one record, or two

@@ -154,7 +154,7 @@ class Values(_Kept):
         return self._ranks
 
     def _load(self, size: int) -> None:
-        self.terms = {}
+        self.terms, self._ranks = {}, np.zeros(0, np.int64)
         self._clear()
         self._append(None)
 
