@@ -213,6 +213,7 @@ def judge_votes(votes: pa.Table, method: Method = "dawid-skene") -> Judged:
         "flags": _lists(*_distinct(labels.item, votes["flags"]), n),
         "vote_share": (for_a + ties / 2) / total,
         "posterior": posterior,
+        "noise_rate": np.minimum(posterior, 1 - posterior),
         "strength_mean": strength,
         "margin": pc.divide(pc.abs(strength), 3.0),
         "weighted_a": weighted_a,

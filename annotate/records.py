@@ -107,6 +107,7 @@ SCHEMAS: dict[str, pa.Schema] = {
             "flags": _TEXTS,  # "<output_id>:unsafe", whoever raised it
             "vote_share": _REAL,  # of a, a tie counting half
             "posterior": _REAL,  # that a beats b
+            "noise_rate": _REAL,  # estimated chance that the winner is the worse one
             "strength_mean": _REAL,  # -3 to 3
             "margin": _REAL,  # |strength_mean| / 3
             "weighted_a": _REAL,  # votes weighted by each annotator's reliability

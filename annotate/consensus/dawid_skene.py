@@ -1,7 +1,7 @@
-"""What the annotators together hold: majority and Dawid–Skene, for labels and for pairs.
+"""Dawid–Skene: every annotator has a confusion matrix, every item one true class.
 
-Dawid and Skene (1979): each item has one true class, each annotator a confusion matrix, both found
-by EM. Two departures, because annotators here often have few answers:
+Dawid and Skene (1979, Applied Statistics 28): both are found by EM. Two departures, because
+annotators here often have few answers:
 
 1. Each confusion matrix has a Dirichlet prior centred on the panel's common matrix, which is fitted
    first. With `prior_votes=0` it is the original.
@@ -15,20 +15,14 @@ Cost: two sparse products an iteration, O(answers × classes); 300,000 answers a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Literal, get_args
-
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
-from scipy.special import betainc
 
+from annotate.consensus.majority import majority, vote_counts
+from annotate.consensus.result import Consensus, Reals, above_chance
 from annotate.errors import InputError
 from annotate.labels import Labels
-
-Reals = NDArray[np.float64]
-Method = Literal["dawid-skene", "majority"]
-METHODS: tuple[Method, ...] = get_args(Method)
 
 # How many votes on each true class the panel's common habit weighs against an annotator's own.
 PRIOR_VOTES = 10.0
@@ -40,92 +34,6 @@ MAX_ITERATIONS = 2000
 # Cells of all confusion matrices: 400 MB.
 _MAX_CELLS = 50_000_000
 _TINY = 1e-300
-
-
-@dataclass(frozen=True)
-class Consensus:
-    """What an aggregation holds of every item and every annotator."""
-
-    method: str
-    probability: Reals
-    """Of each class, shape (items, classes); rows of unanswered items are NaN."""
-    accuracy: Reals
-    """Chance that an annotator's answer is the true class, shape (annotators,); NaN if unknown."""
-    reliability: Reals
-    """`accuracy` above chance: 0 for a guesser, 1 for one never wrong, shape (annotators,)."""
-    objective: list[float]
-    """Penalised log-likelihood after each iteration."""
-    converged: bool
-
-    @property
-    def margin(self) -> Reals:
-        """The first class's probability less the second's, shape (items,)."""
-        if self.probability.shape[1] < 2:
-            return np.asarray(self.probability.sum(axis=1), dtype=np.float64)
-        ranked = np.sort(self.probability, axis=1)
-        return np.asarray(ranked[:, -1] - ranked[:, -2], dtype=np.float64)
-
-    @property
-    def best(self) -> NDArray[np.int64]:
-        """The most probable class, shape (items,); -1 where two are equally so, or none known."""
-        first = np.argmax(self.probability, axis=1)
-        return np.where(self.margin > 1e-9, first, -1)
-
-    def of_annotators(self, labels: Labels) -> dict[str, dict[str, Any]]:
-        """Of each annotator: votes, accuracy, reliability; null where they cannot be known."""
-        votes = np.bincount(labels.annotator, minlength=len(labels.annotators))
-        return {
-            name: {
-                "votes": int(votes[person]),
-                "accuracy": _known(self.accuracy[person]),
-                "reliability": _known(self.reliability[person]),
-            }
-            for person, name in enumerate(labels.annotators)
-        }
-
-
-def _known(number: float) -> float | None:
-    return None if np.isnan(number) else float(number)
-
-
-def aggregate(labels: Labels, method: Method, *, symmetric: bool = False) -> Consensus:
-    """Majority or Dawid–Skene, by name."""
-    return majority(labels) if method == "majority" else dawid_skene(labels, symmetric=symmetric)
-
-
-def vote_counts(labels: Labels) -> Reals:
-    """How often each item got each class, shape (items, classes)."""
-    items, classes = len(labels.items), len(labels.classes)
-    cells = np.bincount(labels.item * classes + labels.label, minlength=items * classes)
-    return cells.reshape(items, classes).astype(np.float64)
-
-
-def majority(labels: Labels) -> Consensus:
-    """Every answer weighs the same; `probability` is the share of votes.
-
-    An annotator's accuracy is how often their answer is the majority of all answers, their own
-    included; items without a majority do not count.
-    """
-    counts = vote_counts(labels)
-    total = counts.sum(axis=1, keepdims=True)
-    shares = np.divide(counts, total, out=np.full_like(counts, np.nan), where=total > 0)
-    people = len(labels.annotators)
-    consensus = Consensus("majority", shares, np.empty(0), np.empty(0), [], True)
-    best = consensus.best[labels.item]
-    judged = np.bincount(labels.annotator[best >= 0], minlength=people)
-    right = np.bincount(labels.annotator[best == labels.label], minlength=people)
-    accuracy = np.divide(right, judged, out=np.full(people, np.nan), where=judged > 0)
-    reliability = _above_chance(accuracy, len(labels.classes))
-    return Consensus("majority", shares, accuracy, reliability, [], True)
-
-
-def pair_posterior_of_votes(wins: Reals, losses: Reals, ties: Reals) -> Reals:
-    """The posterior that most people prefer a, from the votes alone, a tie counting half to each.
-
-    P(θ > 1/2) for θ ~ Beta(1 + a, 1 + b), the uniform prior updated by exchangeable votes: 0.5
-    without votes, 0.75 after 1-0, 0.6875 after 2-1, 0.9375 after 3-0. Shapes (pairs,).
-    """
-    return np.asarray(1 - betainc(1 + wins + ties / 2, 1 + losses + ties / 2, 0.5))
 
 
 def pair_posterior(probability: Reals) -> Reals:
@@ -178,7 +86,7 @@ def dawid_skene(
         method="dawid-skene",
         probability=np.where(answered[:, None], own.probability, np.nan),
         accuracy=accuracy,
-        reliability=_above_chance(accuracy, classes),
+        reliability=above_chance(accuracy, classes),
         objective=own.objective,
         converged=converged,
     )
@@ -194,13 +102,6 @@ def _believed(labels: Labels) -> Reals:
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     wrong = (1 - PRIOR_ACCURACY) / (shares.shape[1] - 1)
     return np.asarray(wrong + shares * (PRIOR_ACCURACY - wrong), dtype=np.float64)
-
-
-def _above_chance(accuracy: Reals, classes: int) -> Reals:
-    if classes < 2:
-        return np.ones_like(accuracy)
-    chance = 1 / classes
-    return np.asarray(np.maximum(0.0, (accuracy - chance) / (1 - chance)), dtype=np.float64)
 
 
 class _Em:

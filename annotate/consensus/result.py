@@ -1,0 +1,67 @@
+"""What an aggregation of labels holds of every item and every annotator."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from annotate.labels import Labels
+
+Reals = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Consensus:
+    """What an aggregation holds of every item and every annotator."""
+
+    method: str
+    probability: Reals
+    """Of each class, shape (items, classes); rows of unanswered items are NaN."""
+    accuracy: Reals
+    """Chance that an annotator's answer is the true class, shape (annotators,); NaN if unknown."""
+    reliability: Reals
+    """`accuracy` above chance: 0 for a guesser, 1 for one never wrong, shape (annotators,)."""
+    objective: list[float]
+    """Penalised log-likelihood after each iteration."""
+    converged: bool
+
+    @property
+    def margin(self) -> Reals:
+        """The first class's probability less the second's, shape (items,)."""
+        if self.probability.shape[1] < 2:
+            return np.asarray(self.probability.sum(axis=1), dtype=np.float64)
+        ranked = np.sort(self.probability, axis=1)
+        return np.asarray(ranked[:, -1] - ranked[:, -2], dtype=np.float64)
+
+    @property
+    def best(self) -> NDArray[np.int64]:
+        """The most probable class, shape (items,); -1 where two are equally so, or none known."""
+        first = np.argmax(self.probability, axis=1)
+        return np.where(self.margin > 1e-9, first, -1)
+
+    def of_annotators(self, labels: Labels) -> dict[str, dict[str, Any]]:
+        """Of each annotator: votes, accuracy, reliability; null where they cannot be known."""
+        votes = np.bincount(labels.annotator, minlength=len(labels.annotators))
+        return {
+            name: {
+                "votes": int(votes[person]),
+                "accuracy": _known(self.accuracy[person]),
+                "reliability": _known(self.reliability[person]),
+            }
+            for person, name in enumerate(labels.annotators)
+        }
+
+
+def _known(number: float) -> float | None:
+    return None if np.isnan(number) else float(number)
+
+
+def above_chance(accuracy: Reals, classes: int) -> Reals:
+    """Accuracy on a scale from 0, guessing among so many classes or worse, to 1, never wrong."""
+    if classes < 2:
+        return np.ones_like(accuracy)
+    chance = 1 / classes
+    return np.asarray(np.maximum(0.0, (accuracy - chance) / (1 - chance)), dtype=np.float64)
