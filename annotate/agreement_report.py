@@ -16,7 +16,8 @@ from annotate.agreement import (
     pairwise_kappas,
     raw_agreement,
 )
-from annotate.labels import Labels, read_label_table
+from annotate.label_table import read_label_table
+from annotate.labels import Labels
 from annotate.statistics import RESAMPLES, Estimate
 
 # Pairs of annotators in the text; the JSON has all.

@@ -23,7 +23,8 @@ import pyarrow.parquet as pq
 from annotate.agreement_report import set_aside
 from annotate.consensus import Method, aggregate
 from annotate.errors import InputError, ResourceError
-from annotate.labels import Labels, read_label_table
+from annotate.label_table import read_label_table
+from annotate.labels import Labels
 
 
 @dataclass(frozen=True)
@@ -103,13 +104,14 @@ def judge_table(path: Path, method: Method = "dawid-skene") -> JudgedTable:
         InputError: the file cannot be used, or has too many classes for the method.
     """
     table = read_label_table(path)
-    consensus = aggregate(table.labels, method)
+    labels = table.labels.pooled()  # a judgement is of the item, whatever it was asked under
+    consensus = aggregate(labels, method)
     return JudgedTable(
         source=str(path),
         method=method,
         converged=consensus.converged,
-        items=_item_table(table.labels, consensus.probability, consensus.best, consensus.margin),
-        annotators=consensus.of_annotators(table.labels),
+        items=_item_table(labels, consensus.probability, consensus.best, consensus.margin),
+        annotators=consensus.of_annotators(labels),
         quarantine=table.quarantine.to_pylist(),
         merged=table.merged,
     )

@@ -9,11 +9,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import scipy.sparse as sp
 from hypothesis import given
 from hypothesis import strategies as st
 
+from annotate.annotations import NO_SPAN, NO_TIME, MultiLabels, Rankings, Spans, Texts
 from annotate.errors import InputError
-from annotate.labels import encode, read_label_table
+from annotate.label_table import read_label_table
+from annotate.labels import encode
 
 HEADER = "item,annotator,label\n"
 
@@ -136,3 +139,96 @@ def test_files_that_are_not_tables_are_refused(tmp_path: Path) -> None:
     pq.write_table(bytes_, tmp_path / "bytes.parquet")
     with pytest.raises(InputError, match="neither text nor number"):
         read_label_table(tmp_path / "bytes.parquet")
+
+
+def test_optional_columns_say_when_under_what_and_of_which_prompt(tmp_path: Path) -> None:
+    text = (
+        "item,annotator,label,time,guideline,prompt\n"
+        "q,ann,1,2026-01-02T03:04:05Z,g@v10,p\n"
+        "q,bob,2,,g@v2,p\n"
+        "r,ann,1,2026-01-02T03:04:05+01:00,g@v2,\n"
+        "s,ann,1,yesterday,g@v2,\n"
+        "t,ann,1,,,p\nt,bob,1,,,o\n"
+    )
+    path = written(tmp_path / "t.csv", text)
+    labels = read_label_table(path).labels
+    assert labels.guidelines == ["g@v2", "g@v10"]
+    assert labels.guideline is not None
+    assert labels.guideline.tolist() == [1, 0, 0]
+    assert labels.time is not None
+    assert labels.time.tolist() == [1767323045_000000, NO_TIME, 1767319445_000000]
+    assert labels.prompt is not None
+    assert labels.prompt[labels.item[0]] == labels.prompt[labels.item[1]]
+    assert len(set(labels.prompt)) == 2
+    assert [reason for _, reason in set_aside(path)] == [
+        "its time is not ISO 8601",
+        "the item has another prompt too",
+        "the item has another prompt too",
+    ]
+
+
+def test_a_table_without_optional_columns_knows_none(tmp_path: Path) -> None:
+    labels = read_label_table(written(tmp_path / "t.csv", HEADER + "q,ann,1\n")).labels
+    assert (labels.prompt, labels.time, labels.guideline, labels.versions) == (None, None, None, [])
+    assert list(labels.by_version()) == [""]
+
+
+def test_parquets_own_times_are_read(tmp_path: Path) -> None:
+    when = pa.array([1_000_000, None], pa.timestamp("us", tz="UTC"))
+    columns = {"item": ["q", "r"], "annotator": ["ann", "ann"], "label": ["1", "2"], "time": when}
+    pq.write_table(pa.table(columns), tmp_path / "t.parquet")
+    time = read_label_table(tmp_path / "t.parquet").labels.time
+    assert time is not None
+    assert time.tolist() == [1_000_000, NO_TIME]
+
+
+def test_two_versions_are_apart_until_somebody_pools_them() -> None:
+    labels = encode(
+        ["q", "q", "q", "r"], ["ann", "ann", "bob", "bob"], ["1", "2", "1", "2"],
+        guideline=["g@v1", "g@v2", "g@v1", "g@v2"], time=np.array([5, 4, 1, 1]),
+        prompt=["p", "p", "p", ""],
+    )  # fmt: skip
+    assert labels.versions == ["g@v1", "g@v2"]
+    assert {name: len(part) for name, part in labels.by_version().items()} == {"g@v1": 2, "g@v2": 2}
+    pooled = labels.pooled()
+    # Ann's latest answer to q is the one of time 5, although it is of the older version.
+    assert pooled.label.tolist() == [0, 0, 1]
+    assert pooled.versions == []
+    assert pooled.prompt is labels.prompt
+    untimed = encode(["q", "q"], ["ann", "ann"], ["1", "2"], guideline=["v10", "v2"]).pooled()
+    assert [untimed.classes[code] for code in untimed.label] == ["1"]
+    with pytest.raises(ValueError, match="twice"):
+        encode(["q", "q"], ["ann", "ann"], ["1", "2"], guideline=["v1", "v1"])
+    with pytest.raises(ValueError, match="two prompts"):
+        encode(["q", "q"], ["ann", "bob"], ["1", "2"], prompt=["o", "p"])
+
+
+def test_selecting_keeps_every_column_in_step() -> None:
+    labels = encode(
+        ["q", "r", "r"], ["ann", "ann", "bob"], ["1", "2", "1"],
+        guideline=["v1", "v1", "v2"], time=np.array([1, 2, 3]),
+    )  # fmt: skip
+    bobs = labels.without(["ann", "nobody"])
+    assert bobs.time is not None
+    assert (bobs.item.tolist(), bobs.time.tolist(), bobs.versions) == ([1], [3], ["v2"])
+    assert bobs.items == labels.items
+    assert len(labels.without(["ann", "bob"])) == 0
+
+
+def test_other_kinds_of_answers_are_selected_alike() -> None:
+    who = {"item": np.array([0, 0]), "annotator": np.array([0, 1])}
+    names = {"items": ["q"], "annotators": ["ann", "bob"]}
+    kinds = [
+        MultiLabels(**who, **names, member=sp.csr_array(np.eye(2)), classes=["x", "y"]),
+        Rankings(**who, **names, option=np.array([0, 0]), rank=np.array([1, 2]), options=["o"]),
+        Texts(**who, **names, text=np.array(["a", "b"], dtype=object)),
+        Spans(
+            **who, **names, start=np.array([0, 0]), end=np.array([2, 0]),
+            label=np.array([0, NO_SPAN]), length=np.array([9]), classes=["x"],
+        ),
+    ]  # fmt: skip
+    for kind in kinds:
+        rest = kind.without(["ann"])
+        assert rest.annotator.tolist() == [1]
+        assert len(rest) == len(rest.pooled()) == 1
+    assert kinds[0].without(["ann"]).member.toarray().tolist() == [[0.0, 1.0]]

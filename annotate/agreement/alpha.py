@@ -21,8 +21,9 @@ from typing import Any, Literal, get_args
 import numpy as np
 import scipy.sparse as sp
 
+from annotate.annotations import Codes
 from annotate.errors import InputError
-from annotate.labels import Codes, Labels
+from annotate.labels import Labels
 from annotate.statistics import (
     LEVEL,
     RESAMPLES,

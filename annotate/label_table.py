@@ -1,0 +1,245 @@
+"""Anybody's table of labels: CSV or Parquet with the columns item, annotator, label.
+
+Optional columns: time, guideline, prompt. What cannot be used is set aside with line and reason.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from annotate.annotations import Codes
+from annotate.errors import InputError
+from annotate.labels import Labels, encode
+from annotate.records import require_file, table_from_rows
+
+COLUMNS = ("item", "annotator", "label")
+OPTIONAL = ("time", "guideline", "prompt")
+
+
+@dataclass(frozen=True)
+class LabelTable:
+    """A label file, read."""
+
+    labels: Labels
+    quarantine: pa.Table
+    """Rows that could not be used; schema "quarantine"."""
+    merged: int
+    """Rows that repeated an earlier row's item, annotator and label."""
+
+
+def read_label_table(path: Path) -> LabelTable:
+    """Read a CSV (UTF-8, a header line) or Parquet file with the columns item, annotator, label.
+
+    The columns time (ISO 8601, UTC where it names no zone), guideline (the version answered under)
+    and prompt (what several items have in common) are read where they are there, and may be blank;
+    others are ignored. A row without item, annotator or label or with another time is set aside, as
+    is every row of an annotator who gives one item different labels under one guideline, and of an
+    item of two prompts: which was meant cannot be known. One pass in columns, a few seconds and
+    about 200 bytes a row for millions of rows.
+
+    Raises:
+        InputError: the file cannot be read, lacks a column, or holds no usable row.
+    """
+    require_file(path)
+    table, malformed = _read_parquet(path) if _is_parquet(path) else _read_csv(path)
+    reason, texts = _blank(table)
+    time = _times(texts, reason)
+    merged = _repeated(texts, reason)
+    usable = (reason == "") & ~merged
+    quarantine = _quarantine(path, table, reason, malformed)
+    if not usable.any():
+        first = quarantine[0] if quarantine else {"line": 1, "reason": "the file has no rows"}
+        raise InputError(
+            f"no usable row: {first['reason']}",
+            where=f"{path}:{first['line']}",
+            remedy="A row needs item, annotator and label, one label a person and item",
+        )
+    kept = texts.filter(pa.array(usable))
+    labels = encode(
+        kept["item"], kept["annotator"], kept["label"],
+        prompt=kept["prompt"] if "prompt" in kept.column_names else None,
+        time=None if time is None else time[usable],
+        guideline=kept["guideline"] if "guideline" in kept.column_names else None,
+    )  # fmt: skip
+    return LabelTable(labels, table_from_rows("quarantine", quarantine), int(merged.sum()))
+
+
+def _is_parquet(path: Path) -> bool:
+    return path.suffix.lower() in (".parquet", ".pq")
+
+
+def _read_parquet(path: Path) -> tuple[pa.Table, bool]:
+    try:
+        there = _columns_of(path, pq.read_schema(path).names)
+        table = pq.read_table(path, columns=there)
+    except (pa.ArrowInvalid, OSError):  # Arrow raises OSError for damaged bytes
+        raise InputError("not a Parquet file, or damaged", where=str(path)) from None
+    try:
+        return table.cast(pa.schema(dict.fromkeys(there, pa.string()))), False
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise InputError(
+            f"a column is neither text nor number ({error})", where=str(path)
+        ) from None
+
+
+def _read_csv(path: Path) -> tuple[pa.Table, bool]:
+    """The columns as text, and whether rows of another width were skipped."""
+    skipped = []
+
+    def skip(row: pa_csv.InvalidRow) -> str:
+        skipped.append(row.actual_columns)
+        return "skip"
+
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            there = _columns_of(path, next(csv.reader(file), []))
+        table = pa_csv.read_csv(
+            path,
+            parse_options=pa_csv.ParseOptions(newlines_in_values=True, invalid_row_handler=skip),
+            convert_options=pa_csv.ConvertOptions(
+                include_columns=there,
+                column_types=dict.fromkeys(there, pa.string()),
+            ),
+        )
+    except OSError as error:
+        raise InputError(error.strerror or "cannot be read", where=str(path)) from None
+    except UnicodeDecodeError:
+        raise InputError("not UTF-8", where=str(path), remedy="Save it as UTF-8 CSV") from None
+    except (pa.ArrowInvalid, csv.Error) as error:
+        raise InputError(f"not a readable CSV file ({error})", where=str(path)) from None
+    return table, bool(skipped)
+
+
+def _columns_of(path: Path, names: Sequence[str]) -> list[str]:
+    """Those of ours that the file has."""
+    missing = [name for name in COLUMNS if name not in names]
+    if missing:
+        there = ", ".join(json.dumps(name, ensure_ascii=False) for name in names)  # shows blanks
+        raise InputError(
+            f'column "{missing[0]}" is missing (there are: {there or "none"})',
+            where=f"{path}:1",
+            remedy=f"Name the columns {', '.join(COLUMNS)}",
+        )
+    twice = [name for name in (*COLUMNS, *OPTIONAL) if names.count(name) > 1]
+    if twice:
+        raise InputError(f'column "{twice[0]}" stands there twice', where=f"{path}:1")
+    return [name for name in (*COLUMNS, *OPTIONAL) if name in names]
+
+
+def _blank(table: pa.Table) -> tuple[NDArray[np.object_], pa.Table]:
+    """Why each row cannot be used ("" where it can), and the columns as trimmed text.
+
+    A value is missing where it is null, blank or NaN; in an optional column that is "".
+    """
+    reason = np.full(table.num_rows, "", dtype=object)
+    columns = {}
+    for name in table.column_names:
+        text = pc.utf8_trim_whitespace(table[name])
+        missing = pc.is_in(pc.utf8_lower(text), pa.array(["", "nan", None], pa.string()))
+        if name in COLUMNS:
+            reason[missing.to_numpy() & (reason == "")] = f"no {name}"
+        else:
+            text = pc.if_else(missing, "", text)
+        columns[name] = text
+    return reason, pa.table(columns)
+
+
+def _times(texts: pa.Table, reason: NDArray[np.object_]) -> Codes | None:
+    """Each row's time in microseconds; rows whose time cannot be read get a reason."""
+    if "time" not in texts.column_names:
+        return None
+    written = texts["time"].to_pandas()
+    read = pd.to_datetime(written, errors="coerce", utc=True, format="ISO8601")
+    unreadable = (read.isna() & (written != "")).to_numpy(dtype=bool)
+    reason[unreadable & (reason == "")] = "its time is not ISO 8601"
+    # A missing time is the smallest number in both.
+    return np.asarray(read.to_numpy(dtype="datetime64[us]").astype(np.int64), dtype=np.int64)
+
+
+def _repeated(texts: pa.Table, reason: NDArray[np.object_]) -> NDArray[np.bool_]:
+    """Which rows repeat an earlier one; rows that contradict another get a reason."""
+    merged = np.zeros(len(reason), dtype=bool)
+    frame = texts.to_pandas()[reason == ""]
+    answer = [name for name in ("item", "annotator", "guideline") if name in frame]
+    repeats = frame.duplicated([*answer, "label"])
+    merged[repeats.index[repeats]] = True
+    # Exact repeats are gone, so whatever is left of one answer is a contradiction.
+    _contradict(frame, ~repeats, answer, "the annotator gives this item another label too", reason)
+    if "prompt" in frame:
+        _contradict(
+            frame, ~frame.duplicated(["item", "prompt"]), ["item"],
+            "the item has another prompt too", reason,
+        )  # fmt: skip
+    return np.asarray(merged & (reason == ""), dtype=bool)
+
+
+def _contradict(
+    frame: pd.DataFrame,
+    distinct: pd.Series[bool],
+    key: list[str],
+    why: str,
+    reason: NDArray[np.object_],
+) -> None:
+    """Give all rows of a key that has several distinct rows this reason."""
+    one_each = frame[distinct]
+    several = one_each[one_each.duplicated(key)]
+    if len(several):
+        wrong = frame.set_index(key).index.isin(several.set_index(key).index)
+        rows = frame.index[wrong]
+        reason[rows[reason[rows] == ""]] = why
+
+
+def _quarantine(
+    path: Path, table: pa.Table, reason: NDArray[np.object_], malformed: bool
+) -> list[dict[str, Any]]:
+    """One entry a row that cannot be used, in the file's order."""
+    bad = np.flatnonzero(reason != "")
+    if not len(bad) and not malformed:
+        return []
+    lines = bad + 1  # in Parquet, the row
+    skipped: list[tuple[int, str]] = []
+    if not _is_parquet(path):
+        starts, skipped = _csv_lines(path)
+        lines = starts[bad]
+    entries = [(line, "the row has another number of fields", text) for line, text in skipped]
+    for row, line, content in zip(bad, lines, table.take(bad).to_pylist(), strict=True):
+        text = json.dumps(content, ensure_ascii=False, default=str)
+        entries.append((int(line), str(reason[row]), text))
+    return [
+        {"file": path.name, "line": line, "reason": reason, "content": text}
+        for line, reason, text in sorted(entries)
+    ]
+
+
+def _csv_lines(path: Path) -> tuple[Codes, list[tuple[int, str]]]:
+    """The line each row starts on, and the rows whose width is not the header's.
+
+    A second pass in Python, made only when something is wrong: Arrow does not say on which line a
+    row stood, and a quoted field may span several.
+    """
+    starts, skipped = [], []
+    csv.field_size_limit(2**31 - 1)  # the default refuses fields that Arrow has already read
+    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+        reader = csv.reader(file)
+        width = len(next(reader))
+        start = reader.line_num + 1
+        for row in reader:
+            if len(row) == width:
+                starts.append(start)
+            elif row:
+                skipped.append((start, ",".join(row)))
+            start = reader.line_num + 1
+    return np.array(starts, dtype=np.int64), skipped
