@@ -15,12 +15,18 @@ from align.filters import (
     Filter,
     Flags,
     Identical,
+    LengthRatio,
     Margin,
     MinVotes,
+    NearIdentical,
     Posterior,
+    Reliability,
     Rule,
+    Spread,
     Ties,
     apply,
+    deciding,
+    evidence,
 )
 from annotate.records import table_from_rows
 
@@ -100,6 +106,135 @@ def test_margin_counts_towards_the_winner() -> None:
     assert decide(Margin(), *rows) == [None, None, "-0.333", None]
 
 
+def strong(*strengths: int | None, **more: Any) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """A judgement whose votes have these strengths, and the rows of `votes`."""
+    given = [strength for strength in strengths if strength is not None]
+    signs = [(strength > 0) - (strength < 0) for strength in given]
+    row = pair(signs.count(1), signs.count(-1), signs.count(0), **more)
+    votes = [
+        {"pair_id": row["pair_id"], "annotator": f"p-{n}", "strength": strength}
+        for n, strength in enumerate(strengths)
+    ]
+    return row, votes
+
+
+def decide_votes(rule: Rule, *pairs: tuple[dict[str, Any], list[dict[str, Any]]]) -> list[Any]:
+    """As `decide`, with the votes."""
+    rows = [row | {"pair_id": f"j-{at}"} for at, (row, _) in enumerate(pairs)]
+    votes = [vote | {"pair_id": f"j-{at}"} for at, (_, cast) in enumerate(pairs) for vote in cast]
+    decisions = apply(
+        [rule],
+        table_from_rows("judgements", rows),
+        OUTPUTS,
+        votes=table_from_rows("votes", votes),
+    )
+    found = [json.loads(text) for text in decisions["reasons"].to_pylist()]
+    mine = [[reason for reason in row if reason["rule"] == rule.rule] for row in found]
+    return [row[0]["value"] if row else None for row in mine]
+
+
+def test_spread_takes_the_most_similar_strengths() -> None:
+    # Of five, 2 2 3 are most similar (0 to 1 apart, against -3 2 2): kept. 3 1 -1 are 4 apart.
+    assert decide_votes(Spread(), strong(3, -3, 2, 2, -1), strong(3, 1, -1)) == [None, "4 apart"]
+    # 3 of 3 within 2, but -1 0 1 cancel out (their posterior gives nobody the win either).
+    assert decide_votes(Spread(), strong(-1, 0, 1)) == ["mean 0 for the winner"]
+    # A winner against the strengths: the three say a, the judgement says b.
+    assert decide_votes(Spread(), strong(1, 1, 2, posterior=0.2)) == ["mean -1.33 for the winner"]
+    assert decide_votes(Spread(), strong(3, 3), strong(3, 3, None)) == ["2 given", "2 given"]
+    assert decide_votes(Spread(most_similar=2), strong(3, 3), strong(3, 0)) == [None, "3 apart"]
+    # 0 0 1 has the mean 1/3, which rounds to no preference.
+    assert decide_votes(Spread(mean_over=0.5), strong(0, 0, 1)) == ["mean 0.333 for the winner"]
+
+
+def test_equally_similar_threes_count_together() -> None:
+    # -2 -2 -2 and 2 2 2 spread over 0 both: neither is the pair's strength, whoever wins.
+    split = strong(-2, -2, -2, 2, 2, 2, posterior=0.9)
+    assert decide_votes(Spread(), split) == ["mean 0 for the winner"]
+    # 0 1 2 and 1 2 3 (2 apart): means 1 and 2, together 1.5.
+    assert decide_votes(Spread(mean_over=1.6), strong(0, 1, 2, 3)) == ["mean 1.5 for the winner"]
+
+
+def test_spread_without_votes_knows_no_strength() -> None:
+    assert decide(Spread(), pair()) == ["0 given"]
+
+
+def test_strengths_are_those_of_the_pair_in_any_block() -> None:
+    rows = [strong(3, 1, 2), strong(), strong(-1), strong(None)]
+    judgements = [row | {"pair_id": f"j-{at}"} for at, (row, _) in enumerate(rows)]
+    votes = [v | {"pair_id": f"j-{at}"} for at, (_, cast) in enumerate(rows) for v in cast]
+    votes.append({"pair_id": "j-of-another-run", "annotator": "p-0", "strength": 3})
+    table = evidence(
+        table_from_rows("judgements", judgements),
+        OUTPUTS,
+        votes=table_from_rows("votes", votes[::-1]),
+    )
+    assert table["strengths"].to_pylist() == [[1, 2, 3], [], [-1], []]
+
+
+def test_reliability_is_the_mean_of_the_winners_voters() -> None:
+    rows = [
+        pair(2, 0, weighted_a=1.0, weighted_b=0.0),  # (.5 + .5) / 2
+        pair(2, 1, weighted_a=0.2, weighted_b=0.9, posterior=0.2),  # b wins by its one vote of .9
+        pair(2, 1, weighted_a=0.2, weighted_b=0.9, posterior=0.8),  # a wins by two of .1
+        pair(1, 0, 1, weighted_a=0.6, weighted_b=0.2),  # .4 + half of .4, by 1.5 votes
+        pair(1, 1, weighted_a=0.6, weighted_b=0.6),  # nobody wins
+        pair(2, 0),  # by majority: not weighed
+    ]
+    rule = Reliability(at_least=0.45)
+    assert decide(rule, *rows) == [None, None, "0.1", "0.4", "unknown", "unknown"]
+    assert decide(Reliability(at_least=0.4), rows[3]) == [None]
+
+
+def test_posterior_reads_the_calibrated_noise_rate_where_there_is_one() -> None:
+    row = pair(posterior=0.96)
+    judgements = table_from_rows("judgements", [row, row])
+    at = (
+        judgements.column_names.index("noise_rate")
+        if "noise_rate" in judgements.schema.names
+        else -1
+    )
+    column = pa.array([0.2, None])
+    if at >= 0:
+        judgements = judgements.set_column(at, "noise_rate", column)
+    else:
+        judgements = judgements.append_column("noise_rate", column)
+    decisions = apply([Posterior(at_least=0.95)], judgements, OUTPUTS)
+    assert decisions["value"].to_pylist() == ["0.8", None]
+
+
+LONG = table_from_rows(
+    "outputs",
+    [
+        {"output_id": f"o-{n}", "prompt_id": "p", "model": "m", "completion": text}
+        for n, text in enumerate(
+            ["Open the lid.", "open  the\nlid!", "Open the lid, and wait.", "", "No.", None]
+        )
+    ],
+)
+
+
+def decide_texts(rule: Rule, *pairs: tuple[int, int]) -> list[Any]:
+    rows = [pair(output_a=f"o-{a}", output_b=f"o-{b}") for a, b in pairs]
+    return apply([rule], table_from_rows("judgements", rows), LONG)["value"].to_pylist()
+
+
+def test_near_identical_ignores_case_and_space() -> None:
+    # "open the lid." and "open the lid!": one edit of 13 characters.
+    assert decide_texts(NearIdentical(), (0, 1), (0, 2), (3, 4)) == ["0.923", None, None]
+    assert decide_texts(NearIdentical(at_most=0.95), (0, 1)) == [None]
+    # One of 13 characters has 23: 10 edits, 13/23 alike.
+    assert decide_texts(NearIdentical(at_most=0.5), (0, 2)) == ["0.565"]
+
+
+def test_length_ratio_is_of_the_longer_text() -> None:
+    # 13 and 23 characters, 3 and 23, one empty.
+    pairs = [(0, 2), (4, 2), (2, 4), (3, 4)]
+    assert decide_texts(LengthRatio(), *pairs) == [None, "7.67", "7.67", "inf"]
+    # a wins all of these: only the longer winner is suspect.
+    assert decide_texts(LengthRatio(only="longer wins"), *pairs) == [None, None, "7.67", None]
+    assert decide_texts(LengthRatio(at_most=1.0), (3, 5)) == [None]  # both without a character
+
+
 def test_ties_drops_what_nobody_wins() -> None:
     assert decide(Ties(), pair(1, 1), pair(0, 0, 2), pair(2, 1, 1)) == [
         "0 ties of 2",
@@ -167,9 +302,18 @@ def mirrored(row: dict[str, Any]) -> dict[str, Any]:
         swapped[f"votes_{side}"] = row[f"votes_{other}"]
     for name in ("posterior", "vote_share"):
         swapped[name] = None if row[name] is None else 1 - row[name]
+    swapped["weighted_a"], swapped["weighted_b"] = row["weighted_b"], row["weighted_a"]
     if row["strength_mean"] is not None:
         swapped["strength_mean"] = -row["strength_mean"]
     return swapped
+
+
+def mirrored_votes(votes: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The votes on pairs with a and b exchanged."""
+    return [
+        vote | {"strength": None if vote["strength"] is None else -vote["strength"]}
+        for vote in votes
+    ]
 
 
 counts = st.integers(0, 4)
@@ -184,7 +328,23 @@ def pairs(draw: st.DrawFn) -> dict[str, Any]:
     row["strength_mean"] = draw(st.none() | st.floats(-3, 3))
     row["both_bad"] = draw(counts)
     row["flags"] = draw(st.lists(flag, max_size=3))
+    row["weighted_a"] = draw(st.none() | st.floats(0, 4))
+    row["weighted_b"] = draw(st.none() | st.floats(0, 4))
     return row
+
+
+strength_lists = st.lists(st.lists(st.none() | st.integers(-3, 3), max_size=6), max_size=6)
+
+
+def numbered(rows: list[dict[str, Any]], strengths: list[list[int | None]]) -> tuple[Any, Any]:
+    """The rows under ids of their own, and votes of these strengths on them, in order."""
+    rows = [row | {"pair_id": f"j-{at}"} for at, row in enumerate(rows)]
+    votes = [
+        {"pair_id": f"j-{at}", "annotator": f"p-{n}", "strength": strength}
+        for at, given in enumerate(strengths)
+        for n, strength in enumerate(given)
+    ]
+    return rows, votes
 
 
 rules = st.lists(
@@ -197,8 +357,21 @@ rules = st.lists(
         st.builds(BothBad, at_most=counts),
         st.builds(Flags, whose=st.sampled_from(["winner", "either"])),
         st.just(Identical()),
+        st.builds(
+            Spread,
+            most_similar=st.integers(1, 4),
+            at_most=st.integers(0, 6),
+            mean_over=st.floats(0, 2),
+        ),
+        st.builds(Reliability, at_least=st.floats(0, 1)),
+        st.builds(NearIdentical, at_most=st.floats(0, 0.99)),
+        st.builds(
+            LengthRatio,
+            at_most=st.floats(1, 9),
+            only=st.sampled_from(["always", "longer wins"]),
+        ),
     ),
-    max_size=5,
+    max_size=8,
     unique_by=lambda rule: rule.rule,
 )
 
@@ -221,14 +394,35 @@ def test_properties_of_every_list_of_filters(rules: list[Rule], rows: list[dict[
     assert [row["kept"] for row in decisions] == backwards["kept"].to_pylist()
 
 
-@given(rules, st.lists(pairs(), max_size=4))
+@given(rules, st.lists(pairs(), max_size=4), strength_lists)
 def test_swapping_a_and_b_changes_no_decision(
-    rules: list[Rule], rows: list[dict[str, Any]]
+    rules: list[Rule], rows: list[dict[str, Any]], strengths: list[list[int | None]]
 ) -> None:
-    straight = apply(rules, table_from_rows("judgements", rows), OUTPUTS)
-    swapped = apply(rules, table_from_rows("judgements", map(mirrored, rows)), OUTPUTS)
+    rows, votes = numbered(rows, strengths)
+    straight, swapped = (
+        apply(
+            rules,
+            table_from_rows("judgements", judged),
+            OUTPUTS,
+            votes=table_from_rows("votes", cast),
+        )
+        for judged, cast in ((rows, votes), (map(mirrored, rows), mirrored_votes(votes)))
+    )
     names = ["pair_id", "kept", "rule", "threshold"]
     assert straight.select(names).equals(swapped.select(names))
+
+
+@given(rules, st.lists(pairs(), max_size=6), strength_lists, st.integers(1, 4))
+def test_a_block_at_a_time_decides_alike(
+    rules: list[Rule], rows: list[dict[str, Any]], strengths: list[list[int | None]], size: int
+) -> None:
+    rows, votes = numbered(rows, strengths)
+    tables = (table_from_rows("judgements", rows), OUTPUTS)
+    cast = table_from_rows("votes", votes)
+    whole = apply(rules, *tables, votes=cast)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(deciding, "_BLOCK", size)
+        assert apply(rules, *tables, votes=cast).equals(whole)
 
 
 def test_a_hundred_thousand_pairs() -> None:
