@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,9 @@ class LabelTable:
     """Rows that repeated an earlier row's item, annotator and label."""
 
 
-def read_label_table(path: Path) -> LabelTable:
+def read_label_table(
+    path: Path, *, check: Callable[[str], str] | None = None, numbers: bool = True
+) -> LabelTable:
     """Read a CSV (UTF-8, a header line) or Parquet file with the columns item, annotator, label.
 
     The columns time (ISO 8601, UTC where it names no zone), guideline (the version answered under)
@@ -50,12 +52,20 @@ def read_label_table(path: Path) -> LabelTable:
     item of two prompts: which was meant cannot be known. One pass in columns, a few seconds and
     about 200 bytes a row for millions of rows.
 
+    Args:
+        path: the file.
+        check: why a label cannot be used, "" where it can; its rows are set aside too. Called once
+            for each distinct label.
+        numbers: whether "2" and "2.0" are one class where every label is a number.
+
     Raises:
         InputError: the file cannot be read, lacks a column, or holds no usable row.
     """
     require_file(path)
     table, malformed = _read_parquet(path) if _is_parquet(path) else _read_csv(path)
     reason, texts = _blank(table)
+    if check is not None:
+        _checked(texts, reason, check)
     time = _times(texts, reason)
     merged = _repeated(texts, reason)
     usable = (reason == "") & ~merged
@@ -70,6 +80,7 @@ def read_label_table(path: Path) -> LabelTable:
     kept = texts.filter(pa.array(usable))
     labels = encode(
         kept["item"], kept["annotator"], kept["label"],
+        None if numbers else pc.unique(kept["label"]).to_pylist(),
         prompt=kept["prompt"] if "prompt" in kept.column_names else None,
         time=None if time is None else time[usable],
         guideline=kept["guideline"] if "guideline" in kept.column_names else None,
@@ -155,6 +166,15 @@ def _blank(table: pa.Table) -> tuple[NDArray[np.object_], pa.Table]:
             text = pc.if_else(missing, "", text)
         columns[name] = text
     return reason, pa.table(columns)
+
+
+def _checked(texts: pa.Table, reason: NDArray[np.object_], check: Callable[[str], str]) -> None:
+    """Give the rows whose label `check` refuses its reason."""
+    labels = texts["label"].combine_chunks().dictionary_encode()
+    refused = np.array([check(text) for text in labels.dictionary.to_pylist()], dtype=object)
+    rows = np.flatnonzero((reason == "") & labels.is_valid().to_numpy(zero_copy_only=False))
+    why = refused[labels.indices.to_numpy(zero_copy_only=False)[rows].astype(np.int64)]
+    reason[rows] = why
 
 
 def _times(texts: pa.Table, reason: NDArray[np.object_]) -> Codes | None:

@@ -232,3 +232,16 @@ def test_other_kinds_of_answers_are_selected_alike() -> None:
         assert rest.annotator.tolist() == [1]
         assert len(rest) == len(rest.pooled()) == 1
     assert kinds[0].without(["ann"]).member.toarray().tolist() == [[0.0, 1.0]]
+
+
+def test_a_label_that_a_check_refuses_is_set_aside_with_its_reason(tmp_path: Path) -> None:
+    path = written(tmp_path / "l.csv", HEADER + "q,ann,7\nq,bob,x\nr,ann,x\nr,,x\ns,ann,7.0\n")
+    table = read_label_table(path, check=lambda text: "no digit" if text == "x" else "")
+    rows = [(row["line"], row["reason"]) for row in table.quarantine.to_pylist()]
+    assert rows == [(3, "no digit"), (4, "no digit"), (5, "no annotator")]
+    assert table.labels.classes == ["7"]
+
+
+def test_texts_that_happen_to_be_numbers_stay_apart(tmp_path: Path) -> None:
+    path = written(tmp_path / "l.csv", HEADER + "q,ann,2\nq,bob,2.0\n")
+    assert read_label_table(path, numbers=False).labels.classes == ["2", "2.0"]
