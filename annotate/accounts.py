@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from annotate.errors import InputError, ProjectError, ServerError
+from annotate.paused import paused_people, remember_pauses
 from annotate.people_file import NAME, NAME_RULE, Person
 from annotate.progress import progress
 from annotate.runs import Project
@@ -37,6 +38,8 @@ class Account:
     workspaces: tuple[str, ...] = ()
     responses: int = 0
     """On the server now, drafts and discards too."""
+    paused: str = ""
+    """Since when, in ISO 8601, if they are."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ class Added:
     user: User
     made: bool
     joined: tuple[str, ...]
-    """Workspaces they were not a member of before."""
+    """Workspaces they were not a member of before; none while they are paused."""
 
 
 def users_file(project: Project) -> Path:
@@ -99,7 +102,8 @@ def add_people(
 ) -> list[Added]:
     """Have these people be members of workspaces, with accounts made where they are missing.
 
-    An account that is there keeps its names, role and password. May be repeated after a crash.
+    An account that is there keeps its names, role and password. Who is paused joins nothing now:
+    the workspaces are remembered for their return. May be repeated after a crash.
 
     Args:
         people: each once; those who name no workspace join `workspaces`.
@@ -110,8 +114,14 @@ def add_people(
     """
     made = make_accounts(project, server, people)
     users = {user.name: user for user in list_users(server)}
-    joined = _join(server, users, people, tuple(workspaces))
-    return [Added(users[p.name], p.name in made, tuple(joined[p.name])) for p in people]
+    pauses = paused_people(project)
+    joined = _join(server, users, [p for p in people if p.name not in pauses], tuple(workspaces))
+    waiting = [person for person in people if person.name in pauses]
+    own = {p.name: _own_workspaces(server, p, tuple(workspaces)) for p in waiting}
+    for workspace in {name for names in own.values() for name in names}:
+        ensure_workspace(server, workspace)
+    remember_pauses(project, own)
+    return [Added(users[p.name], p.name in made, tuple(joined.get(p.name, ()))) for p in people]
 
 
 def make_accounts(project: Project, server: Server, people: Sequence[Person]) -> set[str]:
@@ -155,8 +165,7 @@ def _join(
     """Make people members, of workspaces made where they are missing; name → those joined now."""
     wanted: dict[str, list[str]] = {}
     for person in people:
-        own = (*person.workspaces, *everybody) or (server.workspace,)
-        for workspace in dict.fromkeys(own):
+        for workspace in _own_workspaces(server, person, everybody):
             wanted.setdefault(workspace, []).append(person.name)
     joined: dict[str, list[str]] = {person.name: [] for person in people}
     for workspace, names in wanted.items():
@@ -167,6 +176,10 @@ def _join(
                 server.create(path, {"user_id": users[name].id})
                 joined[name].append(workspace)
     return joined
+
+
+def _own_workspaces(server: Server, person: Person, everybody: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((*person.workspaces, *everybody))) or (server.workspace,)
 
 
 def workspaces_of(server: Server) -> dict[str, str]:
@@ -205,6 +218,7 @@ def accounts(project: Project, server: Server, workspace: str | None = None) -> 
         for name, count in said.items():
             counts[name] = counts.get(name, 0) + count
     passwords = _read(users_file(project))
+    pauses = paused_people(project)
     return [
         Account(
             user.name,
@@ -212,6 +226,7 @@ def accounts(project: Project, server: Server, workspace: str | None = None) -> 
             passwords.get(user.name),
             tuple(name for name, names in members.items() if user.name in names),
             counts.get(user.name, 0),
+            pauses[user.name].since if user.name in pauses else "",
         )
         for user in list_users(server)
         if workspace is None or user.name in members[workspace]

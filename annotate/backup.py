@@ -29,7 +29,7 @@ from annotate.runs import Project, versions
 DATABASE, DUMP = ".handloom/argilla/argilla.db", ".handloom/argilla/database.dump"
 LEDGER = ".handloom/ledger.jsonl"
 
-_OF_STATE = ("ledger.torn", "users.json")
+_OF_STATE = ("ledger.torn", "paused.json", "users.json")
 _NOT_OF_HOME = ("index", "page", "lock", "server.json", "server.log", "server.log.1")
 _WEIGHTS = frozenset({".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf"})
 

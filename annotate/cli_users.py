@@ -77,7 +77,10 @@ def _people(names: tuple[str, ...], file: Path | None) -> list[Person]:
 @users.command("list")
 @click.option("--workspace", metavar="NAME", help="Only its members.")
 def show(workspace: str | None) -> None:
-    """List the accounts: role, workspaces, responses on the server, and whose password is known."""
+    """List the accounts: role, workspaces, responses on the server, who is paused.
+
+    And whose password is known.
+    """
     from annotate.accounts import accounts, users_file
     from annotate.server import connect
 
@@ -88,12 +91,43 @@ def show(workspace: str | None) -> None:
     width = max([20, *(len(account.name) for account in found)])
     for account in found:
         where = f"password in {known}" if account.password else ""
+        if account.paused:
+            where = f"paused since {account.paused[:10]}  {where}"
         counted = f"{account.responses:,} responses"
         member = ", ".join(account.workspaces) or "-"
         line = f"{account.name:<{width}}  {account.role:<10}{counted:>16}  {member:<20}  {where}"
         click.echo(line.rstrip())
     if not found:
         click.echo(f"nobody is a member of {workspace}")
+
+
+@users.command("pause")
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+def pause(names: tuple[str, ...]) -> None:
+    """Show NAME no items until `resume`; account, password and responses stay."""
+    from annotate.pausing import pause_users
+    from annotate.server import connect
+
+    with connect(here()) as server:
+        for name, workspaces in pause_users(here(), server, names).items():
+            left = f"left {', '.join(workspaces)}" if workspaces else "was a member of nothing"
+            click.echo(f"{name}: paused; {left}")
+    click.echo(f"  next handloom users resume {' '.join(names)}, when they may go on")
+
+
+@users.command("resume")
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+def resume(names: tuple[str, ...]) -> None:
+    """Show items to NAME again, in the workspaces that they were paused in."""
+    from annotate.pausing import resume_users
+    from annotate.server import connect
+
+    with connect(here()) as server:
+        for back in resume_users(here(), server, names):
+            joined = f"in {', '.join(back.workspaces)}" if back.workspaces else "in no workspace"
+            line = f"{back.name}: back {joined}"
+            click.echo(line + (f"; {', '.join(back.gone)} is no more" if back.gone else ""))
+    click.echo("  next handloom users list")
 
 
 @users.command("remove")

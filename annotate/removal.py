@@ -10,10 +10,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from annotate.accounts import find_user, forget_password, responses_by_data_set, workspaces_of
+from annotate.accounts import find_user, forget_password, responses_by_data_set
 from annotate.batches import pushed_batches, write_down_all
 from annotate.errors import InputError
 from annotate.ledger import Ledger
+from annotate.paused import forget_pauses
+from annotate.pausing import Left, end_memberships, memberships
 from annotate.runs import Project
 from annotate.server import Server
 from annotate.server_types import User
@@ -61,8 +63,9 @@ def remove_users(
                 where=name,
                 remedy="Finish that push, or lose them with the account: --lose-others",
             )
-    left = _take_out(server, users)
+    left = memberships(server, users)
     try:
+        end_memberships(server, left)
         ledger = Ledger.of(project)
         server.flush()
         write_down_all(project, server, ledger)
@@ -72,6 +75,7 @@ def remove_users(
     for user in users:
         _delete(server, user)
         forget_password(project, user.name)
+    forget_pauses(project, [user.name for user in users])
     kept = _kept(ledger, {user.name for user in users})
     return [Removed(u.name, kept[u.name], sum(lost[u.name].values())) for u in users]
 
@@ -86,22 +90,9 @@ def _answers_elsewhere(project: Project, server: Server, name: str) -> dict[str,
     }
 
 
-def _take_out(server: Server, users: Sequence[User]) -> list[tuple[str, User]]:
-    """End these people's memberships; (workspace id, user) of each."""
-    left = []
-    for workspace in workspaces_of(server).values():
-        path = f"workspaces/{workspace}/users"
-        members = {item["id"] for item in server.request("GET", path)["items"]}
-        for user in users:
-            if user.id in members:
-                _request_gone(server, f"{path}/{user.id}")
-                left.append((workspace, user))
-    return left
-
-
-def _put_back(server: Server, left: Sequence[tuple[str, User]]) -> None:
-    for workspace, user in left:
-        server.create(f"workspaces/{workspace}/users", {"user_id": user.id})
+def _put_back(server: Server, left: Sequence[Left]) -> None:
+    for one in left:
+        server.create(f"workspaces/{one.workspace_id}/users", {"user_id": one.user.id})
 
 
 def _delete(server: Server, user: User) -> None:

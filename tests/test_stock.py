@@ -16,6 +16,7 @@ from receiver import eventually
 from stock import StockArgilla
 
 from align.cli import main
+from annotate.accounts import find_user
 from annotate.judge import judge
 from annotate.ledger import Ledger
 from annotate.pull import pull
@@ -76,6 +77,11 @@ def test_people_come_and_go_and_their_answers_stay(project: Project) -> None:
     assert name in handloom("users", "list")
     ids = pushed.read("items")["item_id"].to_pylist()
     submit(project, pushed, name, {i: label("a_better") for i in ids})
+    with connect(project) as server, server.as_user(find_user(server, name)) as desk:
+        handloom("users", "pause", name)
+        assert desk.request("GET", "me/datasets")["items"] == []
+        handloom("users", "resume", name)
+        assert len(desk.request("GET", "me/datasets")["items"]) == 1
     handloom("users", "remove", name, "--yes")
     assert name not in handloom("users", "list")
     kept = [entry for entry in Ledger.of(project).history(ids) if entry.annotator == name]
