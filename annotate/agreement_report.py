@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from annotate.agreement import (
+    Figure,
     Level,
     PairKappa,
     krippendorff_alpha,
@@ -18,7 +19,7 @@ from annotate.agreement import (
 )
 from annotate.label_table import read_label_table
 from annotate.labels import Labels
-from annotate.statistics import RESAMPLES, Estimate
+from annotate.statistics import RESAMPLES
 
 # Pairs of annotators in the text; the JSON has all.
 _SHOWN = 15
@@ -35,8 +36,8 @@ class AgreementReport:
     annotators: int
     classes: dict[str, int]
     """How often each label was given."""
-    alpha: Estimate
-    raw: Estimate
+    alpha: Figure
+    raw: Figure
     kappas: list[PairKappa]
 
     def to_dict(self) -> dict[str, Any]:
