@@ -9,88 +9,26 @@ row; corrections and clear winners become SFT rows.
 
 from __future__ import annotations
 
-import functools
 import json
-import operator
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from align.card import CardFacts, card
-from align.filters import RULES, Filter, apply, evidence, in_force
-from align.preference_set import preference_set
-from align.recipe import find_recipe, line_of, nearest
-from align.sft_set import Corrections, clear_winners, corrections, sft_set
-from align.split import Sides, fingerprints, require_disjoint, sides, sides_taken
+from align.build_recipe import BuildRecipe, read_recipe
+from align.build_sources import Sources, gather
+from align.card import CardFacts, card, interval_text
+from align.filters import apply, evidence, in_force
+from align.preference_set import mean_noise_rate, preference_set
+from align.sft_set import clear_winners, sft_set
+from align.split import require_disjoint, sides
 from annotate.errors import InputError, ProjectError
 from annotate.records import conform
 from annotate.runs import Project, Run, RunPlan
 
-DEFAULT_RECIPE = "build-preference"
-
-
-class BuildRecipe(BaseModel):
-    """What of the judgements is trained on. Part of the run's id."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    filters: tuple[Filter, ...]
-    """In order; the first that drops a pair is the reason that counts."""
-
-    held_out: float = Field(0.1, ge=0, lt=1)
-    """Share of prompts whose pairs are kept but never trained on: they measure reward accuracy."""
-
-    winner_margin: float = Field(0.5, ge=0, le=1)
-    """From which margin a kept pair's winner is clear enough to be imitated (SFT)."""
-
-
-def read_recipe(project: Project, name: str | None = None) -> BuildRecipe:
-    """The recipe in a file, or the one of this name in the project, else the shipped one.
-
-    Raises:
-        InputError: there is none, or a key of it is wrong; says which and what would be valid.
-    """
-    path = find_recipe(name or DEFAULT_RECIPE, (project.root / "recipes",))
-    try:
-        text = path.read_text(encoding="utf-8")
-        content = yaml.safe_load(text)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"not YAML ({' '.join(str(error).split())})", where=str(path)) from None
-    if not isinstance(content, dict):
-        raise InputError("a recipe is a mapping", where=str(path), remedy="See align/recipes")
-    try:
-        return BuildRecipe.model_validate(content)
-    except ValidationError as error:
-        raise _complaint(error, path, text) from None
-
-
-def _complaint(error: ValidationError, path: Path, text: str) -> InputError:
-    """The first of pydantic's complaints, an unknown key before all others, as one of ours."""
-    complaints = error.errors(include_url=False)
-    first = min(complaints, key=lambda complaint: complaint["type"] != "extra_forbidden")
-    kind, loc = first["type"], first["loc"]
-    # After a filter's number pydantic puts the rule's name, which is no key of the file.
-    keys = (*loc[:2], *loc[3:]) if loc[0] == "filters" else loc
-    name = ".".join(str(key) for key in keys)
-    what, remedy = f"{name}: {first['msg']}", ""
-    if kind == "union_tag_invalid":
-        keys = (*keys, "rule")
-        rule = str(first["ctx"]["tag"])
-        what, remedy = f"unknown rule {rule!r}", nearest(rule, list(RULES), "Rules")
-    elif kind == "union_tag_not_found":
-        what, remedy = f'{name} needs a "rule"', f"Rules: {', '.join(RULES)}"
-    elif kind == "extra_forbidden":
-        beside = RULES[str(loc[2])] if len(loc) > 2 else BuildRecipe
-        what = f"unknown key {name!r}"
-        remedy = nearest(str(keys[-1]), sorted(beside.model_fields), "Keys")
-    line = line_of(yaml.compose(text, Loader=yaml.SafeLoader), keys)
-    return InputError(what, where=f"{path}:{line}", remedy=remedy)
+__all__ = ["BuildRecipe", "Sets", "Sources", "build", "gather", "lines", "make_sets", "read_recipe"]
 
 
 def build(
@@ -142,73 +80,6 @@ def build(
 
 
 @dataclass(frozen=True)
-class Sources:
-    """Everything a build reads."""
-
-    origin: str
-    """Ids of the judge runs."""
-    judgements: pa.Table
-    outputs: pa.Table
-    prompts: pa.Table
-    corrections: Corrections
-    taken: Sides
-    ambiguous: pa.Array = field(default_factory=lambda: pa.array([], pa.string()))
-    """Ids that stand for different prompts, as where two imported files both count from 1."""
-
-
-def gather(judge_runs: Sequence[Run]) -> Sources:
-    """Read the judgements and, from the runs behind them, outputs, prompts and corrections."""
-    judgements = pa.concat_tables([run.read("judgements") for run in judge_runs])
-    pulls = _pulls(judge_runs)
-    items = pa.concat_tables([run.read("items") for run in pulls])
-    wanted = pa.chunked_array([*judgements["prompt_id"].chunks, *items["prompt_id"].chunks])
-    taken = [sides_taken(run) for run in judge_runs]
-    every = _lineage_rows(pulls, "prompts", wanted)
-    return Sources(
-        origin=", ".join(run.id for run in judge_runs),
-        judgements=judgements,
-        outputs=_first_of_each(_lineage_rows(pulls, "outputs", wanted), "output_id"),
-        prompts=_first_of_each(every, "prompt_id"),
-        corrections=corrections(pa.concat_tables([run.read("responses") for run in pulls]), items),
-        taken=functools.reduce(operator.or_, taken),
-        ambiguous=_ambiguous(every),
-    )
-
-
-def _pulls(judge_runs: Sequence[Run]) -> list[Run]:
-    """The pull runs that these judged, one a batch, each once."""
-    parents = [parent for run in judge_runs for parent in run.parents if parent.step == "pull"]
-    return list({pull.id: pull for pull in parents}.values())
-
-
-def _lineage_rows(runs: Sequence[Run], name: str, prompt_ids: pa.ChunkedArray) -> pa.Table:
-    """The rows of these prompts in every ancestor's table, the nearest first."""
-    every = {holder.id: holder for run in runs for holder in run.ancestors()}
-    holders = [holder for holder in every.values() if holder.has(name)]
-    if not holders:
-        raise ProjectError(f"no {name} behind it", where=runs[0].id, remedy="`handloom runs`")
-    distinct = pc.unique(prompt_ids)
-    found = []
-    for holder in holders:
-        table = holder.read(name)
-        found.append(table.filter(pc.is_in(table["prompt_id"], value_set=distinct)))
-    return pa.concat_tables(found)
-
-
-def _ambiguous(prompts: pa.Table) -> pa.Array:
-    """The ids under which rows of `prompts` say different things."""
-    said = pa.table({"id": prompts["prompt_id"], "text": fingerprints(prompts["messages"])})
-    counts = said.group_by(["id", "text"]).aggregate([])["id"].value_counts()
-    several = pc.greater(pc.struct_field(counts, "counts"), 1)
-    return pc.struct_field(counts, "values").filter(several)
-
-
-def _first_of_each(rows: pa.Table, key: str) -> pa.Table:
-    first = pc.index_in(pc.unique(rows[key]), value_set=rows[key])
-    return rows.take(first)
-
-
-@dataclass(frozen=True)
 class Sets:
     """What a build writes."""
 
@@ -223,7 +94,8 @@ def make_sets(sources: Sources, rules: BuildRecipe) -> Sets:
     """Decide every pair and build both sets from those kept. Pure; rows in a fixed order."""
     judgements = sources.judgements.sort_by("pair_id")
     usable, quarantine = screen(judgements, sources)
-    decisions = apply(rules.filters, usable, sources.outputs)
+    behind = {"prompts": sources.prompts, "votes": sources.votes}
+    decisions = apply(rules.filters, usable, sources.outputs, **behind)
     kept = evidence(usable.filter(decisions["kept"]), sources.outputs)
     side = sides(sources.prompts, sources.taken, rules.held_out)
     at = sources.prompts.column_names.index("split")
@@ -241,6 +113,7 @@ def make_sets(sources: Sources, rules: BuildRecipe) -> Sets:
         "kept": kept.num_rows,
         "dropped": _counted(decisions, "rule"),
         "quarantined": quarantine.num_rows,
+        "noise_rate": mean_noise_rate(preference).to_dict(),
         "preference": _counted(preference, "split"),
         "sft": _counted(sft, "source"),
         "sft_split": _counted(sft, "split"),
@@ -286,6 +159,7 @@ def _problems(judgements: pa.Table, sources: Sources) -> dict[str, Any]:
             pc.not_equal(cast, judgements["votes"]), True
         ),
         "the posterior is not between 0 and 1": _outside(judgements["posterior"], 0, 1),
+        "the noise rate is not between 0 and 0.5": _outside(judgements["noise_rate"], 0, 0.5),
         "strength_mean is not between -3 and 3": _outside(judgements["strength_mean"], -3, 3),
     }
 
@@ -339,4 +213,10 @@ def lines(run: Run) -> list[str]:
     rows |= {f"dropped by {rule}": count for rule, count in metrics["dropped"].items()}
     rows["quarantined"] = metrics["quarantined"]
     width = max(map(len, rows))
-    return [f"  {name:<{width}}  {count:>7,}" for name, count in rows.items()]
+    table = [f"  {name:<{width}}  {count:>7,}" for name, count in rows.items()]
+    # A build of an earlier release states none.
+    if noise := metrics.get("noise_rate"):
+        table.append(
+            f"  estimated noise rate of the kept: {interval_text(noise)}, n={noise['n']:,}"
+        )
+    return table

@@ -46,6 +46,7 @@ def card(facts: CardFacts) -> str:
         _people(facts),
         "## Contents\n\n" + _contents(facts),
         "## What was kept\n\n" + _kept(facts),
+        "## Noise\n\n" + _noise(facts.counts),
         "## Agreement\n\n" + _agreement(facts.agreement),
         "## Lineage\n\n" + "\n".join(f"- `{run}`" for run in facts.lineage) + "\n",
         _LOADING,
@@ -70,7 +71,8 @@ pairs = pairs.filter(lambda row: row["split"] == "train")  # "eval" rows are hel
 ```
 
 `prompt`, `chosen`, `rejected` and `completion` are lists of messages, as TRL reads them; `margin`
-is the mean strength of the preference over 3, from 0 to 1.
+is the mean strength of the preference over 3, from 0 to 1; `p_chosen` is the probability that the
+chosen response is the better one, and `noise_rate` 1 less that.
 """
 
 
@@ -130,6 +132,17 @@ def _kept(facts: CardFacts) -> str:
         lines.append(f"| {rule} | {threshold} | {counts['dropped'].get(rule, 0):,} |")
     lines.append(f"| quarantined | a usable row | {counts['quarantined']:,} |")
     return "\n".join(lines) + "\n"
+
+
+def _noise(counts: Mapping[str, Any]) -> str:
+    found = counts["noise_rate"]
+    if found["value"] is None:
+        return f"Not estimated: {found['reason']}.\n"
+    return (
+        "By the judgement's own estimate the share of pairs whose worse response is chosen is "
+        f"{interval_text(found)} (95 % interval over {found['over']}; n={found['n']:,} pairs). "
+        "Held against no truth: it is as good as the posteriors are calibrated.\n"
+    )
 
 
 def _agreement(agreement: Mapping[str, Any]) -> str:

@@ -152,6 +152,8 @@ SCHEMAS: dict[str, pa.Schema] = {
             "chosen": MESSAGES,
             "rejected": MESSAGES,
             "margin": _REAL,
+            "p_chosen": _REAL,  # that the chosen response is the better one
+            "noise_rate": _REAL,  # 1 - p_chosen
             "chosen_output": _TEXT,
             "rejected_output": _TEXT,
             "split": _TEXT,

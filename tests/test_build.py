@@ -14,11 +14,13 @@ from hypothesis import strategies as st
 from killed import killed_at
 from loop_runs import generated, judged, new_project, prompt_row
 
-from align.build import DEFAULT_RECIPE, _ambiguous, build, gather, lines, make_sets, read_recipe
+from align.build import build, lines, make_sets
+from align.build_recipe import DEFAULT_RECIPE, read_recipe
+from align.build_sources import ambiguous_ids, gather
 from align.cli import main
 from annotate.errors import InputError, ProjectError
 from annotate.judge import judge
-from annotate.records import table_from_rows
+from annotate.records import conform, table_from_rows
 from annotate.runs import Project, Run, verify
 
 PROMPTS = {f"prompt {n}": [f"good {n}", f"bad {n}"] for n in range(30)}
@@ -143,7 +145,7 @@ def test_an_id_of_two_prompts_is_quarantined_not_mixed_up(project: Project) -> N
     sources = gather([one, other])
     assert sources.ambiguous.to_pylist() == []
     ids = pa.array(["1", "1"])
-    assert _ambiguous(sources.prompts.set_column(0, "prompt_id", ids)).to_pylist() == ["1"]
+    assert ambiguous_ids(sources.prompts.set_column(0, "prompt_id", ids)).to_pylist() == ["1"]
     id_ = other.read("judgements")["prompt_id"].combine_chunks()
     sets = make_sets(dataclasses.replace(sources, ambiguous=id_), read_recipe(project))
     (row,) = sets.quarantine.to_pylist()
@@ -219,6 +221,7 @@ damage = st.sampled_from(
         {"votes_a": None},
         {"posterior": float("nan")},
         {"posterior": 1.5},
+        {"noise_rate": 0.6},
         {"strength_mean": -4.0},
         {},
     ]
@@ -241,7 +244,7 @@ def test_kept_dropped_and_quarantined_are_what_came_in(harm: list[dict[str, Any]
 
 
 def _sources_with(harm: list[dict[str, Any]]) -> Any:
-    from align.build import Sources
+    from align.build_sources import Sources
     from align.sft_set import corrections
     from align.split import Sides
 
@@ -301,6 +304,46 @@ def test_the_command_prints_the_table_and_what_is_next(
 def test_reasons_are_json(project: Project, judge_run: Run) -> None:
     for text in build(project, [judge_run]).read("decisions")["reasons"].to_pylist():
         assert isinstance(json.loads(text), list)
+
+
+def test_filters_see_prompts_and_single_votes(project: Project, judge_run: Run) -> None:
+    sources = gather([judge_run])
+    assert sources.votes.num_rows == judge_run.read("votes").num_rows
+    recipe = project.root / "spread.yaml"
+    recipe.write_text("filters: [{rule: spread, most_similar: 2}]\nheld_out: 0\n")
+    dropped = build(project, [judge_run], recipe=str(recipe)).metrics["dropped"]
+    # 2 and -1 are 3 apart, 0 and 0 cancel out, and one vote is too few.
+    assert dropped == {"spread": 3, "identical": 1}
+
+
+def test_votes_of_a_pair_judged_twice_are_those_of_the_first_run(
+    project: Project, judge_run: Run
+) -> None:
+    again = judge(project, judge_run.ancestor("pull"), method="dawid-skene")
+    sources = gather([judge_run, again])
+    assert sources.votes.equals(gather([judge_run]).votes)
+
+
+def test_the_noise_rate_is_that_of_the_kept(project: Project, judge_run: Run) -> None:
+    run = build(project, [judge_run])
+    rows = run.read("preference")
+    # Two votes of two: P(θ > 1/2) for Beta(3, 1) is 7/8.
+    assert rows["noise_rate"].to_pylist() == [0.125] * 25
+    assert run.metrics["noise_rate"]["value"] == 0.125
+    assert run.metrics["noise_rate"]["n"] == 25
+    assert lines(run)[-1].strip() == (
+        "estimated noise rate of the kept: 0.125 (no interval: every pair has this rate), n=25"
+    )
+    card = (run.path / "README.md").read_text(encoding="utf-8")
+    assert "chosen is 0.125 (no interval: every pair has this rate)" in card
+
+
+def test_a_judge_run_of_an_earlier_release_is_built_from(project: Project, judge_run: Run) -> None:
+    rows = judge_run.read("judgements").drop_columns(["noise_rate"])
+    assert "noise_rate" not in rows.column_names
+    sources = dataclasses.replace(gather([judge_run]), judgements=conform("judgements", rows))
+    kept = make_sets(sources, read_recipe(project)).preference
+    assert kept["p_chosen"].to_pylist() == [0.875] * 25
 
 
 def test_order_of_rows_does_not_depend_on_order_of_judgements(

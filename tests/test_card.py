@@ -13,6 +13,7 @@ FACTS = CardFacts(
         "kept": 6,
         "dropped": {"agreement": 2, "ties": 1},
         "quarantined": 1,
+        "noise_rate": {"value": 0.1, "low": 0.05, "high": 0.15, "n": 6, "over": "kept pairs"},
         "preference": {"train": 5, "eval": 1},
         "sft": {"correction": 2},
     },
@@ -59,6 +60,7 @@ def test_body_gives_counts_filters_agreement_lineage_and_licence() -> None:
     assert "| agreement | at least 100 % of the votes for the winner | 2 |" in text
     assert "| quarantined | a usable row | 1 |" in text
     assert "| vote | 0.500 [0.400, 0.600] | 9 | 18 |" in text
+    assert "is 0.100 [0.050, 0.150] (95 % interval over kept pairs; n=6 pairs)" in text
     assert "- `r1-pull-2`" in text
     assert text.endswith("## Licence\n\nnot stated\n")
 
@@ -69,6 +71,12 @@ def test_simulated_annotators_are_called_so() -> None:
     assert "simulated-annotators" in header(text)["tags"]  # type: ignore[operator]
     mixed = card(replace(FACTS, annotators=["ada", "sim-ben"]))
     assert "1 people and 1 **simulated annotators**" in mixed
+
+
+def test_unknown_noise_is_said() -> None:
+    unknown = {"value": None, "reason": "no kept pair has a posterior"}
+    text = card(replace(FACTS, counts={**FACTS.counts, "noise_rate": unknown}))
+    assert "## Noise\n\nNot estimated: no kept pair has a posterior." in text
 
 
 def test_unknown_agreement_is_said() -> None:

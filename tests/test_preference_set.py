@@ -6,7 +6,7 @@ import pytest
 from loop_runs import prompt_row
 
 from align.filters import evidence
-from align.preference_set import preference_set
+from align.preference_set import mean_noise_rate, preference_set
 from annotate.records import SCHEMAS, table_from_rows
 
 PROMPTS = table_from_rows("prompts", [prompt_row("p", "Mend my lamp")])
@@ -19,9 +19,15 @@ OUTPUTS = table_from_rows(
 )
 
 
-def judged(posterior: float | None, strength: float | None, other: str = "o-2") -> pa.Table:
+def judged(
+    posterior: float | None,
+    strength: float | None,
+    other: str = "o-2",
+    noise_rate: float | None = None,
+) -> pa.Table:
     row = {"pair_id": f"j-{posterior}", "prompt_id": "p", "output_a": "o-1", "output_b": other}
     figures = {"posterior": posterior, "strength_mean": strength}
+    figures["noise_rate"] = noise_rate
     return evidence(table_from_rows("judgements", [row | figures]), OUTPUTS)
 
 
@@ -47,6 +53,38 @@ def test_margin_is_zero_against_the_winner_and_null_when_unknown() -> None:
     # The posterior may overrule a careless majority; a negative margin would teach the opposite.
     assert preference_set(judged(0.9, -1.0), PROMPTS)["margin"].to_pylist() == [0.0]
     assert preference_set(judged(0.9, None), PROMPTS)["margin"].to_pylist() == [None]
+
+
+def test_p_chosen_is_the_winners_and_noise_the_rest() -> None:
+    rows = preference_set(pa.concat_tables([judged(0.9, 1.5), judged(0.2, -3.0)]), PROMPTS)
+    by_pair = {row["pair_id"]: row for row in rows.to_pylist()}
+    assert by_pair["j-0.9"]["p_chosen"] == pytest.approx(0.9)
+    assert by_pair["j-0.2"]["p_chosen"] == pytest.approx(0.8)  # b wins
+    assert by_pair["j-0.2"]["noise_rate"] == pytest.approx(0.2)
+    calibrated = judged(0.9, 1.5, noise_rate=0.25)
+    assert preference_set(calibrated, PROMPTS)["p_chosen"].to_pylist() == [0.75]
+
+
+def noisy(*rates: tuple[str, float | None]) -> pa.Table:
+    return table_from_rows("preference", [{"prompt_id": p, "noise_rate": r} for p, r in rates])
+
+
+def test_mean_noise_rate_by_hand() -> None:
+    # Prompt p: .1 and .3, q: .2, r: .6 (and one unknown). Mean .3 of four pairs; deviations by
+    # prompt -.2, -.1, .3; error = sqrt(3/2 * (.04 + .01 + .09)) / 4 = .11456; t(2) = 4.30265.
+    found = mean_noise_rate(noisy(("p", 0.1), ("p", 0.3), ("q", 0.2), ("r", 0.6), ("r", None)))
+    assert (found.value, found.n) == (pytest.approx(0.3), 4)
+    assert found.low == 0.0  # .3 - .49
+    assert found.high == pytest.approx(0.3 + 4.30265 * 0.114564, abs=1e-5)
+
+
+def test_mean_noise_rate_without_spread_or_posterior() -> None:
+    one = mean_noise_rate(noisy(("p", 0.1), ("p", 0.3)))
+    assert (one.value, one.low) == (pytest.approx(0.2), None)
+    assert one.reason == "all pairs are of one prompt"
+    same = mean_noise_rate(noisy(("p", 0.1), ("q", 0.1)))
+    assert (same.low, same.reason) == (None, "every pair has this rate")
+    assert mean_noise_rate(noisy(("p", None))).reason == "no kept pair has a posterior"
 
 
 @pytest.mark.parametrize("kept", [judged(0.5, 0.0), judged(0.9, 1.0, other="o-3")])

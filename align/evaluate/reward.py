@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from align.model import Loaded
+from annotate.records import conform
 from annotate.runs import Run
 from annotate.statistics import Estimate, undefined, win_rate
 
@@ -29,7 +30,8 @@ def held_out_pairs(train_run: Run) -> pa.Table | None:
     builds = [run for run in train_run.ancestors() if run.step == "build"]
     if not builds:
         return None
-    rows = pa.concat_tables([run.read("preference") for run in builds])
+    # A build of an earlier release has fewer columns.
+    rows = pa.concat_tables([conform("preference", run.read("preference")) for run in builds])
     rows = rows.filter(pc.equal(rows["split"], "eval"))
     return rows.take(pc.index_in(pc.unique(rows["row_id"]), value_set=rows["row_id"]))
 
