@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from annotate.guidelines import Guideline
 from annotate.orders import Codes, balanced_rotations, balanced_sides, random_keys
 from annotate.records import SCHEMAS, content_id, table_from_rows
+from annotate.shown_text import MAX_MARKED
 
 Texts = npt.NDArray[np.object_]
 
@@ -55,8 +56,9 @@ def arrange(
     pairs: Collection[frozenset[str]] | None = None,
     earlier: pa.Table | None = None,
 ) -> Arrangement:
-    """Make the items of a batch: of each prompt every pair of outputs, or all of them to be ranked.
+    """Make the items of a batch: what of each prompt stands in one depends on the guideline's kind.
 
+    Every pair of outputs to be compared, all of them to be ranked, each by itself, or none.
     Equal completions are shown like any others: people may say so, and a filter may drop them. Ids
     depend on guideline, batch and outputs only; the order shown on these, the seed and `earlier`;
     nothing on the order of rows. A ranking must rank every option of its Argilla dataset, so items
@@ -71,20 +73,18 @@ def arrange(
         earlier: items that the batch holds already. They keep their order, and new ones mend the
             balance that those left; without them a call balances its own items only.
     """
-    most = guideline.max_outputs if guideline.kind == "rank" else None
     known = _distinct(outputs, prompts)
-    fits = known["has_prompt"] & known["size"].between(guideline.min_outputs, most or np.inf)
+    fits = _fits(known, guideline)
     models = dict(zip(known["output_id"], known["model"].fillna(""), strict=True))
     tables = []
-    for sets in _sets(known[fits], guideline, batch):
+    for sets in _sets(known[fits], prompts, guideline, batch):
         if pairs is not None and guideline.kind == "compare":
             asked_for = [frozenset(pair) in pairs for pair in sets.outputs.tolist()]
             sets = sets[np.array(asked_for, dtype=bool)]
         if pairs_per_prompt is not None and guideline.kind == "compare":
             sets = sets[_at_most(sets, pairs_per_prompt, seed)]
         before = _earlier_sets(earlier, sets)
-        order = _pair_order if guideline.kind == "compare" else _ranking_order
-        tables.append(_table(sets, order(sets, before, models, seed), guideline))
+        tables.append(_table(sets, _order(sets, before, models, seed), guideline))
     items = pa.concat_tables([SCHEMAS["items"].empty_table(), *tables]).sort_by("item_id")
     return Arrangement(items, _quarantine(prompts, known, fits, guideline))
 
@@ -92,6 +92,7 @@ def arrange(
 def _distinct(outputs: pa.Table, prompts: pa.Table) -> pd.DataFrame:
     """Each output once, sorted; whether its prompt is there, and how many outputs that one has."""
     table = outputs.select(["output_id", "prompt_id", "model"])
+    table = table.append_column("length", pc.fill_null(pc.utf8_length(outputs["completion"]), 0))
     asked = pc.is_in(table["prompt_id"], value_set=prompts["prompt_id"].combine_chunks())
     frame: pd.DataFrame = table.append_column("has_prompt", asked).to_pandas()
     frame = frame.drop_duplicates("output_id").sort_values(["prompt_id", "output_id"])
@@ -99,8 +100,24 @@ def _distinct(outputs: pa.Table, prompts: pa.Table) -> pd.DataFrame:
     return frame
 
 
-def _sets(outputs: pd.DataFrame, guideline: Guideline, batch: str) -> Iterator[_Sets]:
-    """The sets of outputs that make an item: all pairs in one, rankings by the number ranked."""
+def _fits(known: pd.DataFrame, guideline: Guideline) -> pd.Series[bool]:
+    """Which outputs can stand in an item."""
+    most = guideline.max_outputs if guideline.kind == "rank" else np.inf
+    fits: pd.Series[bool] = known["has_prompt"] & known["size"].between(guideline.min_outputs, most)
+    return fits & (known["length"] <= MAX_MARKED) if guideline.kind == "span" else fits
+
+
+def _sets(
+    outputs: pd.DataFrame, prompts: pa.Table, guideline: Guideline, batch: str
+) -> Iterator[_Sets]:
+    """The sets of outputs that make an item: pairs or single ones in one, rankings by their size.
+
+    Of prompts that are shown alone each makes a set without outputs.
+    """
+    if guideline.max_outputs < 2:
+        single = outputs if guideline.max_outputs else None
+        yield _single(single, _texts(pc.unique(prompts["prompt_id"])), guideline, batch)
+        return
     parts: list[tuple[Texts, Texts]] = []
     for n in sorted(int(size) for size in outputs["size"].unique()):
         chosen = outputs[outputs["size"] == n]
@@ -115,6 +132,18 @@ def _sets(outputs: pd.DataFrame, guideline: Guideline, batch: str) -> Iterator[_
     if parts:
         prompt_ids, members = (np.concatenate(column) for column in zip(*parts, strict=True))
         yield _named(prompt_ids, members, guideline, batch)
+
+
+def _single(
+    outputs: pd.DataFrame | None, prompt_ids: Texts, guideline: Guideline, batch: str
+) -> _Sets:
+    """Each output by itself, or each prompt without any."""
+    if outputs is None:
+        named = [content_id("i", guideline.name, guideline.kind, p, batch) for p in prompt_ids]
+        none = np.empty((len(prompt_ids), 0), dtype=object)
+        return _Sets(np.array(named, dtype=object), prompt_ids, none, batch)
+    members = outputs["output_id"].to_numpy(dtype=object).reshape(-1, 1)
+    return _named(outputs["prompt_id"].to_numpy(dtype=object), members, guideline, batch)
 
 
 def _named(prompt_ids: Texts, outputs: Texts, guideline: Guideline, batch: str) -> _Sets:
@@ -137,14 +166,22 @@ def _earlier_sets(earlier: pa.Table | None, sets: _Sets) -> _Sets:
     return _Sets(
         ids=_texts(table["item_id"]),
         prompt_ids=_texts(table["prompt_id"]),
-        outputs=_texts(pc.list_flatten(table["output_ids"])).reshape(-1, n),
+        outputs=_texts(pc.list_flatten(table["output_ids"])).reshape(table.num_rows, n),
         batch=sets.batch,
     )
 
 
-def _texts(column: pa.ChunkedArray) -> Texts:
+def _texts(column: pa.ChunkedArray | pa.Array) -> Texts:
     texts: Texts = np.array(column.to_pylist(), dtype=object)
     return texts
+
+
+def _order(sets: _Sets, before: _Sets, models: dict[str, str], seed: int) -> Texts:
+    """The outputs of `sets`, each row in the order shown."""
+    n = sets.outputs.shape[1]
+    if n < 2:
+        return sets.outputs
+    return (_pair_order if n == 2 else _ranking_order)(sets, before, models, seed)
 
 
 def _pair_order(sets: _Sets, before: _Sets, models: dict[str, str], seed: int) -> Texts:
@@ -213,7 +250,8 @@ def _table(sets: _Sets, shown: Texts, guideline: Guideline) -> pa.Table:
             "item_id": sets.ids,
             "prompt_id": sets.prompt_ids,
             "output_ids": pa.ListArray.from_arrays(
-                np.arange(0, count * n + 1, n, dtype=np.int32), pa.array(shown.ravel(), pa.string())
+                np.arange(count + 1, dtype=np.int32) * np.int32(n),
+                pa.array(shown.ravel(), pa.string()),
             ),
             "kind": [guideline.kind] * count,
             "guideline": [guideline.name] * count,
@@ -227,15 +265,20 @@ def _quarantine(
     prompts: pa.Table, known: pd.DataFrame, fits: pd.Series[bool], guideline: Guideline
 ) -> pa.Table:
     fewest, most = guideline.min_outputs, guideline.max_outputs
-    span = f"{fewest} or more" if guideline.kind == "compare" else f"{fewest} to {most}"
-    size = known[known["has_prompt"] & ~fits].drop_duplicates("prompt_id")
+    span = f"{fewest} to {most}" if guideline.kind == "rank" else f"{fewest} or more"
+    long = known[known["has_prompt"] & ~fits & (known["size"] >= fewest) & (fewest == 1)]
+    size = known[known["has_prompt"] & ~fits].drop(index=long.index).drop_duplicates("prompt_id")
     orphans = known[~known["has_prompt"]]
-    bare = pc.unique(prompts["prompt_id"])
+    bare = pc.unique(prompts["prompt_id"]).slice(0, None if fewest else 0)
     bare = bare.filter(pc.invert(pc.is_in(bare, pa.array(known["prompt_id"])))).to_pylist()
     counts = [*zip(size["prompt_id"], size["size"], strict=True), *((p, 0) for p in bare)]
     rows = [
         {"id": prompt, "reason": f"number of outputs is {n}, {guideline.name} takes {span}"}
         for prompt, n in counts
+    ]
+    rows += [
+        {"id": output, "reason": f"its text has {n:,} characters, {MAX_MARKED:,} can be marked"}
+        for output, n in zip(long["output_id"], long["length"], strict=True)
     ]
     rows += [
         {"id": output, "content": prompt, "reason": "its prompt is not among the prompts"}

@@ -7,7 +7,6 @@ of an Argilla record; neither lets a model's name through. `undo` (annotate.answ
 from __future__ import annotations
 
 import html
-import re
 from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
@@ -15,9 +14,13 @@ import pyarrow.compute as pc
 
 from annotate.answers import FIELDS, Answer, Item, Undone, answer, undo
 from annotate.arrangement import Arrangement, arrange
+from annotate.front_matter import WRITTEN
 from annotate.records import flat_text
+from annotate.server_types import Suggestion
+from annotate.shown_text import EMPTY_RESPONSE, readable, shown, shown_to_mark
 
 __all__ = [
+    "EMPTY_RESPONSE",
     "FIELDS",
     "Answer",
     "Arrangement",
@@ -28,17 +31,16 @@ __all__ = [
     "is_conversation",
     "record_fields",
     "record_metadata",
+    "record_suggestions",
     "texts_by_id",
     "undo",
 ]
 
 Message = Mapping[str, str]
 
-EMPTY_RESPONSE = "(empty response)"
 EMPTY_MESSAGE = "(empty message)"
 
 _MAX_MESSAGE = 20_000  # characters, escaped, of one chat message in Argilla 2.8
-_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 
 
 def texts_by_id(
@@ -74,11 +76,24 @@ def record_fields(
         multi_turn: as given to `argilla_settings`; the prompt is then a list of messages.
     """
     turns = messages[item["prompt_id"]]
-    prompt = _chat(turns) if multi_turn else _shown(flat_text(turns), EMPTY_MESSAGE)
+    prompt = _chat(turns) if multi_turn else shown(flat_text(turns), EMPTY_MESSAGE)
     fields: dict[str, str | list[dict[str, str]]] = {"prompt": prompt}
+    as_shown = shown_to_mark if item["kind"] == "span" else shown
     for field, output in zip(FIELDS, item["output_ids"], strict=False):
-        fields[field] = _shown(completions[output], EMPTY_RESPONSE)
+        fields[field] = as_shown(completions[output], EMPTY_RESPONSE)
     return fields
+
+
+def record_suggestions(item: Item, completions: Mapping[str, str]) -> dict[str, Suggestion]:
+    """What stands in an item's record from the start: the text that is to be mended.
+
+    Argilla shows a suggestion as it is, so nothing is escaped: it would be sent back escaped.
+    """
+    if item["kind"] != "correct":
+        return {}
+    (output,) = item["output_ids"]
+    text = readable(completions[output] or "")
+    return {WRITTEN["correct"]: Suggestion(text)} if text.strip() else {}
 
 
 def record_metadata(item: Item) -> dict[str, str]:
@@ -86,23 +101,15 @@ def record_metadata(item: Item) -> dict[str, str]:
     return {"guideline": item["guideline"], "batch": item["batch"]}
 
 
-def _shown(text: str | None, if_empty: str) -> str:
-    """A text as Argilla may have it: control characters made visible, markup escaped."""
-    if text is None or not text.strip():
-        return if_empty
-    lines = text.replace("\r\n", "\n").replace("\r", "\n")
-    return html.escape(_CONTROL.sub("\N{REPLACEMENT CHARACTER}", lines), quote=False)
-
-
 def _chat(messages: Sequence[Message]) -> list[dict[str, str]]:
     """A conversation as Argilla's chat field takes it; a long turn becomes several messages."""
     width = _MAX_MESSAGE // len("&amp;")  # what escaping can make of one character
-    shown = []
+    turns = []
     for message in messages:
         content = message["content"] or ""
         pieces = [content[at : at + width] for at in range(0, len(content), width)] or [""]
-        if len(_shown(content, "")) <= _MAX_MESSAGE:
+        if len(shown(content, "")) <= _MAX_MESSAGE:
             pieces = [content]
         role = html.escape(message["role"], quote=False)
-        shown += [{"role": role, "content": _shown(piece, EMPTY_MESSAGE)} for piece in pieces]
-    return shown
+        turns += [{"role": role, "content": shown(piece, EMPTY_MESSAGE)} for piece in pieces]
+    return turns

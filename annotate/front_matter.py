@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -25,15 +25,38 @@ from pydantic import (
 
 from annotate.errors import InputError
 
-Kind = Literal["compare", "rank"]
-QuestionType = Literal["preference", "ranking", "mark", "rating", "flags", "text"]
+Kind = Literal["compare", "rank", "rate", "label", "correct", "demonstrate", "thumbs", "span"]
+QuestionType = Literal[
+    "preference", "ranking", "mark", "rating", "flags", "text",
+    "label", "labels", "thumbs", "spans",
+]  # fmt: skip
 
 MAX_OUTPUTS = 5
 STRENGTH_STEPS = 7
 
-_DECIDING = {"compare": "preference", "rank": "ranking"}
+DECIDING: Mapping[Kind, tuple[QuestionType, ...]] = {
+    "compare": ("preference",),
+    "rank": ("ranking",),
+    "rate": ("rating",),
+    "label": ("label", "labels"),
+    "correct": ("text",),
+    "demonstrate": ("text",),
+    "thumbs": ("thumbs",),
+    "span": ("spans",),
+}
+"""The type of question that each kind of task is about."""
+
+WRITTEN = {"correct": "correction", "demonstrate": "demonstration"}
+"""The name of the question whose text becomes a training target."""
+
+_SHOWN: Mapping[Kind, int] = {"compare": 2, "demonstrate": 0}  # outputs; of any other kind one
+_SEVERAL = ("rate", "label")  # kinds that may ask their question several times: aspects
 _NAME = r"^[a-z][a-z0-9_]*$"
-_LABELS = {"preference": STRENGTH_STEPS, "mark": 2}  # the exact number of labels
+_LABELS = {"preference": STRENGTH_STEPS, "mark": 2, "thumbs": 2}  # the exact number of labels
+_FEWEST_LABELS = {"spans": 1}  # of any other labelled type two
+_LABELLED = ("preference", "mark", "flags", "label", "labels", "thumbs", "spans")
+_EACH_OUTPUT = ("rating", "flags", "thumbs", "spans")
+_EITHER = ("label", "labels")  # of the prompt, or of each output
 _Label = Annotated[StrictStr, Field(min_length=1, max_length=200)]
 _LabelText = Annotated[StrictStr, Field(min_length=1, max_length=500)]
 
@@ -54,19 +77,22 @@ class QuestionForm(BaseModel):
 
     @model_validator(mode="after")
     def _fits_its_type(self) -> Self:
-        labelled = self.type in ("preference", "mark", "flags")
+        labelled = self.type in _LABELLED
         if bool(self.labels) != labelled:
             raise ValueError(f"labels {'are missing' if labelled else 'have no place'} here")
         if len(self.labels) != _LABELS.get(self.type, len(self.labels)):
             raise ValueError(f"labels must be {_LABELS[self.type]}, there are {len(self.labels)}")
-        if self.type == "flags" and len(self.labels) < 2:
+        if labelled and len(self.labels) < _FEWEST_LABELS.get(self.type, 2):
             raise ValueError("labels must be two or more")
         if bool(self.values) != (self.type == "rating"):
             raise ValueError("values belong to a rating, and a rating needs them")
         if self.values and (len(self.values) < 2 or [*self.values] != sorted({*self.values})):
             raise ValueError("values must be two or more, ascending")
-        if (self.each == "output") != (self.type in ("rating", "flags")):
-            raise ValueError("`each: output` belongs to rating and flags, and to them alone")
+        if self.type not in _EITHER and (self.each == "output") != (self.type in _EACH_OUTPUT):
+            raise ValueError(
+                f"`each: output` belongs to {', '.join(_EACH_OUTPUT)}, and to label and labels "
+                "where they are about a response"
+            )
         return self
 
 
@@ -85,22 +111,45 @@ class GuidelineForm(BaseModel):
 
     @model_validator(mode="after")
     def _fits_its_kind(self) -> Self:
-        needed = _DECIDING[self.kind]
-        deciding = [q for q in self.questions if q.type in _DECIDING.values()]
-        if [q.type for q in deciding] != [needed] or not deciding[0].required:
-            raise ValueError(f"kind {self.kind} takes one required question of type {needed}")
+        self._asks_its_question()
+        if self.kind != "rank" and (self.min_outputs, self.max_outputs) != (None, None):
+            number = ("no output", "one output", "two outputs")[self.outputs_shown[1]]
+            raise ValueError(f"kind {self.kind} shows {number}: leave out min_outputs, max_outputs")
         fewest, most = self.outputs_shown
         if fewest > most:
             raise ValueError("min_outputs is more than max_outputs")
-        if self.kind == "compare" and (fewest, most) != (2, 2):
-            raise ValueError("kind compare shows two outputs: leave out min_outputs, max_outputs")
+        if not most and any(question.each for question in self.questions):
+            raise ValueError(f"kind {self.kind} shows no output to ask about with `each: output`")
+        if not any(question.required for question in self.questions):
+            raise ValueError("one question must be required, or Argilla refuses them all")
         return self
+
+    def _asks_its_question(self) -> None:
+        types = DECIDING[self.kind]
+        named = WRITTEN.get(self.kind)
+        deciding = [q for q in self.questions if q.type in types and named in (None, q.name)]
+        what = f"question of type {' or '.join(types)}" + (f" named {named}" if named else "")
+        if self.kind == "span":  # whoever finds nothing to mark leaves it empty
+            if len(deciding) != 1:
+                raise ValueError(f"kind span takes one {what}")
+        elif self.kind in _SEVERAL:
+            if not any(q.required for q in deciding):
+                raise ValueError(f"kind {self.kind} takes a required {what}")
+        elif len(deciding) != 1 or not deciding[0].required:
+            raise ValueError(f"kind {self.kind} takes one required {what}")
+        foreign = {"preference", "ranking", "spans"} & {q.type for q in self.questions} - {*types}
+        if foreign:
+            raise ValueError(f"kind {self.kind} takes no question of type {min(foreign)}")
 
     @property
     def outputs_shown(self) -> tuple[int, int]:
         """Fewest and most outputs of one item."""
-        fewest, most = (2, 2) if self.kind == "compare" else (3, MAX_OUTPUTS)
-        return self.min_outputs or fewest, self.max_outputs or most
+        if self.kind == "rank":
+            return self.min_outputs or 3, self.max_outputs or MAX_OUTPUTS
+        if self.kind == "label" and not any(question.each for question in self.questions):
+            return 0, 0
+        number = _SHOWN.get(self.kind, 1)
+        return number, number
 
 
 def read_front_matter(source: str, path: Path) -> tuple[GuidelineForm, str]:

@@ -6,7 +6,7 @@ they read:
     ---
     task: preference
     version: 1
-    kind: compare              # compare: two responses at a time; rank: all of a prompt's
+    kind: compare              # two responses at a time; `Kind` lists the others
     overlap: 2                 # people who must submit an item before it counts as done
     questions:
       - name: preference
@@ -36,7 +36,9 @@ from pathlib import Path
 
 from annotate.errors import InputError
 from annotate.front_matter import (
+    DECIDING,
     STRENGTH_STEPS,
+    WRITTEN,
     GuidelineForm,
     Kind,
     QuestionForm,
@@ -62,7 +64,11 @@ class Question:
     - `mark`: one of two labels, the first of which marks the item and the second does not;
     - `rating`: one of `values`, for each response;
     - `flags`: any number of labels, for each response;
-    - `text`: free text.
+    - `text`: free text;
+    - `label`: one of the labels, for the prompt or for each response;
+    - `labels`: any number of labels, for the prompt or for each response;
+    - `thumbs`: one of two labels, the first of which is "up", for each response;
+    - `spans`: stretches of the response's text, each under a label; none is an answer too.
     """
 
     name: str
@@ -140,8 +146,12 @@ class Guideline:
 
     @property
     def deciding(self) -> Question:
-        """The one question that orders the responses: the preference, or the ranking."""
-        return next(q for q in self.questions if q.type in ("preference", "ranking"))
+        """The question that the task is about; of several aspects the first required one."""
+        named = WRITTEN.get(self.kind)
+        about = [
+            q for q in self.questions if q.type in DECIDING[self.kind] and named in (None, q.name)
+        ]
+        return next((q for q in about if q.required), about[0])
 
     def asked(self, n_outputs: int) -> tuple[AskedQuestion, ...]:
         """Every question that an item of `n_outputs` responses asks, in the order asked."""
@@ -175,6 +185,16 @@ def load_guideline(folder: Path, name: str) -> Guideline:
     _check_names(guideline)
     _check_unedited(folder, guideline)
     return guideline
+
+
+def guideline_names(folder: Path) -> list[str]:
+    """`task@vN` of every guideline file there is, by task and version."""
+    found = [
+        (path.parent.name, int(path.stem[1:]))
+        for path in _guidelines_folder(folder).glob("*/v*.md")
+        if path.stem[1:].isdigit()
+    ]
+    return [f"{task}@v{version}" for task, version in sorted(found)]
 
 
 def published_versions(folder: Path) -> dict[str, str]:

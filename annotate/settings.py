@@ -23,7 +23,7 @@ def argilla_settings(
     what the guideline requires must be answered before an annotator can submit.
 
     Args:
-        n_outputs: 2 for a comparison, as many as each record has for a ranking.
+        n_outputs: as many as each record shows: 2 for a comparison, 0 for a prompt alone.
         client: the server the dataset is for; by default the SDK's last client.
 
     Raises:
@@ -58,7 +58,10 @@ def _fields(n_outputs: int, multi_turn: bool, client: rg.Argilla | None) -> list
         prompt,
         *(
             rg.TextField(
-                name, title=f"Response {letter.upper()}", use_markdown=False, client=client
+                name,
+                title=f"Response {letter.upper()}" if n_outputs > 1 else "Response",
+                use_markdown=False,
+                client=client,
             )
             for name, letter in zip(FIELDS[:n_outputs], LETTERS, strict=False)
         ),
@@ -87,6 +90,11 @@ def _flags(asked: AskedQuestion, n_outputs: int, common: Mapping[str, Any]) -> A
     return rg.MultiLabelQuestion(labels=dict(asked.question.labels), **common)
 
 
+def _spans(asked: AskedQuestion, n_outputs: int, common: Mapping[str, Any]) -> Any:
+    labels = dict(asked.question.labels)
+    return rg.SpanQuestion(field=FIELDS[asked.slot or 0], labels=labels, **common)
+
+
 def _rating(asked: AskedQuestion, n_outputs: int, common: Mapping[str, Any]) -> Any:
     return rg.RatingQuestion(values=list(asked.question.values), **common)
 
@@ -109,4 +117,8 @@ _BUILD: Mapping[QuestionType, Callable[[AskedQuestion, int, Mapping[str, Any]], 
     "rating": _rating,
     "ranking": _ranking,
     "text": _text,
+    "label": _label,
+    "labels": _flags,
+    "thumbs": _label,
+    "spans": _spans,
 }
