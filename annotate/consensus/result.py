@@ -65,3 +65,15 @@ def above_chance(accuracy: Reals, classes: int) -> Reals:
         return np.ones_like(accuracy)
     chance = 1 / classes
     return np.asarray(np.maximum(0.0, (accuracy - chance) / (1 - chance)), dtype=np.float64)
+
+
+def symmetric_share(lead: Reals, side: Reals | float = 1.0) -> Reals:
+    """(1 + side × lead) / 2, such that a side and its opposite add up to exactly 1.
+
+    Args:
+        lead: 0 to 1.
+        side: 1 or -1 (or 0: a half).
+    """
+    larger = 0.5 + lead / 2
+    # 1 - larger is exact in floating point, so that the smaller is the larger's exact complement.
+    return np.where(np.asarray(side) >= 0, np.where(np.asarray(side) == 0, 0.5, larger), 1 - larger)
