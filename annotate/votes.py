@@ -11,15 +11,14 @@ or in two batches) has one vote, the latest. Flags and "both bad" stand beside t
 
 from __future__ import annotations
 
-import io
 import json
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.json as pa_json
 
+from annotate.answer_table import answer_columns, damaged
 from annotate.errors import ProjectError
 from annotate.labels import Labels, encode
 from annotate.records import SCHEMAS, content_id, table_from_rows
@@ -83,7 +82,7 @@ def labels_by_question(responses: pa.Table, votes: pa.Table) -> dict[str, Labels
         if pc.any(strong["both_bad"]).as_py():
             bad = pc.if_else(strong["both_bad"], "yes", "no")
             found["both_bad"] = encode(strong["pair_id"], strong["annotator"], bad)
-    ratings = _answers(
+    ratings = answer_columns(
         responses.filter(pc.equal(responses["status"], "submitted")), "rating", _RATING
     )
     if len(ratings):
@@ -97,43 +96,12 @@ def labels_by_question(responses: pa.Table, votes: pa.Table) -> dict[str, Labels
     return found
 
 
-def _answers(submitted: pa.Table, question: str, schema: pa.Schema) -> pd.DataFrame:
-    """The rows of one question with the parts of their values as columns, parsed by Arrow."""
-    rows = submitted.filter(pc.equal(submitted["question"], question))
-    if not rows.num_rows:
-        return pd.DataFrame(columns=[*submitted.column_names, *schema.names])
-    if rows["value"].null_count:
-        raise _damaged(question, "it has no value")
-    options = pa_json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="error")
-    lines = "\n".join(rows["value"].to_pylist()).encode()
-    # Each block starts on a new line, so that it must hold the longest.
-    block = max(1 << 20, 2 * int(pc.max(pc.binary_length(rows["value"])).as_py()))
-    try:
-        parts = pa_json.read_json(io.BytesIO(lines), pa_json.ReadOptions(block_size=block), options)
-    except pa.ArrowInvalid as error:
-        raise _damaged(question, str(error)) from None
-    if parts.num_rows != rows.num_rows or any(parts[name].null_count for name in schema.names):
-        raise _damaged(question, f"it needs {', '.join(schema.names)}")
-    frame: pd.DataFrame = rows.to_pandas()
-    for name in schema.names:
-        frame[name] = parts[name].to_pandas().to_numpy()
-    return frame
-
-
-def _damaged(question: str, why: str) -> ProjectError:
-    return ProjectError(
-        f'an answer to "{question}" has another form than that question\'s ({why})',
-        where="responses",
-        remedy="`handloom verify` says whether a run was changed; then pull again",
-    )
-
-
 def _preferences(submitted: pa.Table) -> pd.DataFrame:
     """Pairs of the preference question: output_a < output_b, sign, strength."""
-    frame = _answers(submitted, "preference", _PREFERENCE)
+    frame = answer_columns(submitted, "preference", _PREFERENCE)
     strength = frame["strength"].astype("int64")
     if (strength.abs() > 3).any() or (frame["a"] == frame["b"]).any():
-        raise _damaged("preference", "two outputs and a strength from -3 to 3")
+        raise damaged("preference", "two outputs and a strength from -3 to 3")
     turned = (frame["a"] > frame["b"]).to_numpy(dtype=bool)
     signed = np.where(turned, -strength, strength)
     return frame.assign(
@@ -158,7 +126,7 @@ def _rankings(submitted: pa.Table) -> pd.DataFrame:
             }
         )
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise _damaged("ranking", repr(error)) from None
+        raise damaged("ranking", repr(error)) from None
     pairs = long.merge(long, on="row", suffixes=("_a", "_b"))
     pairs = pairs[pairs["output_a"] < pairs["output_b"]]
     of_row: pd.DataFrame = (
@@ -196,7 +164,7 @@ def _marked(votes: pd.DataFrame, submitted: pa.Table) -> pd.Series[bool]:
 
 def _flags(votes: pd.DataFrame, submitted: pa.Table) -> pd.Series[list[str]]:
     """The flags a vote's annotator raised on either output: "<output_id>:<flag>", sorted."""
-    raised = _answers(submitted, "flags", _FLAGS)[[*_KEY, "output", "flags"]]
+    raised = answer_columns(submitted, "flags", _FLAGS)[[*_KEY, "output", "flags"]]
     raised = raised.explode("flags").dropna(subset=["flags"])
     flags: pd.Series[list[str]] = pd.Series(
         [[] for _ in range(len(votes))], index=votes.index, dtype=object
