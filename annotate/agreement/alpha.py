@@ -58,7 +58,7 @@ def krippendorff_alpha(
     definition = f"Krippendorff's alpha ({level}): {_SOURCE}; {DIFFERENCES[level]} (2011)"
     found = patterns(labels)
     if level == "nominal":
-        features, statistic = _nominal(len(labels.classes))
+        features, statistic = nominal(len(labels.classes))
     elif level == "interval":
         features, statistic = _interval(values)
     else:
@@ -151,7 +151,7 @@ def ratio_to_one(observed: Reals, expected: Reals) -> Reals:
     return np.asarray(1 - ratio, dtype=np.float64)
 
 
-def _nominal(classes: int) -> tuple[Features, Statistic]:
+def nominal(classes: int) -> tuple[Features, Statistic]:
     """Sums: disagreeing ordered pairs over m − 1, and how often each label was given."""
 
     def features(counts: sp.csr_array) -> sp.csr_array:

@@ -79,23 +79,36 @@ def contributions_of_pairs(
     """
     counts = np.any(values != 0, axis=1)
     first, second, values = pairs.first[counts], pairs.second[counts], values[counts]
-    share, shares = _distinct(grouped(item[first], values, items))
-    loss, losses = _distinct(grouped(first, values, len(item)) + grouped(second, values, len(item)))
-    return Contributions(shares, share, losses, loss, item, annotator)
+    losses = grouped(first, values, len(item)) + grouped(second, values, len(item))
+    return contributions_of_items(item, annotator, grouped(item[first], values, items), losses)
+
+
+def contributions_of_items(
+    item: Codes, annotator: Codes, shares: Reals, losses: Reals
+) -> Contributions:
+    """From each item's share, shape (items, sums), and each answer's loss, (answers, sums)."""
+    share, distinct_shares = _distinct(shares)
+    loss, distinct_losses = _distinct(losses)
+    return Contributions(distinct_shares, share, distinct_losses, loss, item, annotator)
 
 
 def grouped(group: Codes, values: Reals, groups: int) -> Reals:
     """The sums of `values`, shape (rows, sums), by group, shape (groups, sums)."""
-    columns = [np.bincount(group, column, minlength=groups) for column in values.T]
+    columns = [added(group, column, groups) for column in values.T]
     return np.stack(columns, axis=1) if columns else np.zeros((groups, 0))
+
+
+def added(group: Codes, values: Reals, groups: int) -> Reals:
+    """The sums of `values`, shape (rows,), by group, shape (groups,)."""
+    sums = np.bincount(group, weights=values, minlength=groups)
+    return np.asarray(sums, dtype=np.float64)
 
 
 def _distinct(rows: Reals) -> tuple[Codes, sp.csr_array]:
     """The index of each row among the distinct ones, -1 for rows of zeros, and the distinct."""
     found, place = np.unique(rows, axis=0, return_inverse=True)
-    return numbered(place.reshape(-1), np.any(found != 0, axis=1)), sp.csr_array(
-        found[np.any(found != 0, axis=1)]
-    )
+    some = np.any(found != 0, axis=1)
+    return numbered(place.reshape(-1), some), sp.csr_array(found[some])
 
 
 def numbered(place: Codes, keep: NDArray[np.bool_]) -> Codes:
