@@ -17,6 +17,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from align.answer_sets import build_answer_sets
+from align.answer_sets import lines as answer_lines
 from align.build_recipe import BuildRecipe, read_recipe
 from align.build_sources import Sources, gather
 from align.card import CardFacts, card, interval_text
@@ -41,7 +43,8 @@ def build(
     """Build the training sets from judge runs; the finished run, if there is one.
 
     Args:
-        judge_runs: usually one; several where a round pushed several batches.
+        judge_runs: usually one; several where a round pushed several batches. Of pull runs, whose
+            answers compare nothing, see `align.answer_sets`.
         recipe: a file, or a recipe's name; None for `build-preference`.
         again: make a new run although a finished one exists.
 
@@ -50,6 +53,8 @@ def build(
         ProjectError: the judgements' outputs or prompts are not in the lineage.
     """
     rules = read_recipe(project, recipe)
+    if all(run.step == "pull" for run in judge_runs):
+        return build_answer_sets(project, judge_runs, rules.held_out, again=again)
     for run in judge_runs:
         if run.step != "judge":
             raise ProjectError("this is not a judge run", where=run.id, remedy="`handloom judge`")
@@ -209,6 +214,8 @@ def _distinct(column: Any) -> list[str]:
 def lines(run: Run) -> list[str]:
     """What was kept and dropped, as a table in text; the counts add up to the pairs."""
     metrics = run.metrics
+    if "kto" in metrics:
+        return answer_lines(run)
     rows = {"judged pairs": metrics["pairs"], "kept": metrics["kept"]}
     rows |= {f"dropped by {rule}": count for rule, count in metrics["dropped"].items()}
     rows["quarantined"] = metrics["quarantined"]

@@ -43,12 +43,12 @@ def gather(judge_runs: Sequence[Run]) -> Sources:
     items = pa.concat_tables([run.read("items") for run in pulls])
     wanted = pa.chunked_array([*judgements["prompt_id"].chunks, *items["prompt_id"].chunks])
     taken = [sides_taken(run) for run in judge_runs]
-    every = _lineage_rows(pulls, "prompts", wanted)
+    every = lineage_rows(pulls, "prompts", wanted)
     return Sources(
         origin=", ".join(run.id for run in judge_runs),
         judgements=judgements,
-        outputs=_first_of_each(_lineage_rows(pulls, "outputs", wanted), "output_id"),
-        prompts=_first_of_each(every, "prompt_id"),
+        outputs=first_of_each(lineage_rows(pulls, "outputs", wanted), "output_id"),
+        prompts=first_of_each(every, "prompt_id"),
         corrections=corrections(pa.concat_tables([run.read("responses") for run in pulls]), items),
         taken=functools.reduce(operator.or_, taken),
         votes=_votes(judge_runs, judged),
@@ -74,7 +74,7 @@ def _pulls(judge_runs: Sequence[Run]) -> list[Run]:
     return list({pull.id: pull for pull in parents}.values())
 
 
-def _lineage_rows(runs: Sequence[Run], name: str, prompt_ids: pa.ChunkedArray) -> pa.Table:
+def lineage_rows(runs: Sequence[Run], name: str, prompt_ids: pa.ChunkedArray) -> pa.Table:
     """The rows of these prompts in every ancestor's table, the nearest first."""
     every = {holder.id: holder for run in runs for holder in run.ancestors()}
     holders = [holder for holder in every.values() if holder.has(name)]
@@ -96,6 +96,7 @@ def ambiguous_ids(prompts: pa.Table) -> pa.Array:
     return pc.struct_field(counts, "values").filter(several)
 
 
-def _first_of_each(rows: pa.Table, key: str) -> pa.Table:
+def first_of_each(rows: pa.Table, key: str) -> pa.Table:
+    """The first row of each value of a column."""
     first = pc.index_in(pc.unique(rows[key]), value_set=rows[key])
     return rows.take(first)

@@ -160,11 +160,15 @@ def generate_outputs(
 
 
 @align_commands.command("build")
-@click.argument("run_ids", metavar="[JUDGE_RUN]...", nargs=-1)
+@click.argument("run_ids", metavar="[RUN]...", nargs=-1)
 @click.option("--recipe", help="A file, or a recipe's name.  [default: build-preference]")
 @again_option
 def build_sets(run_ids: tuple[str, ...], recipe: str | None, again: bool) -> None:
-    """Build the training sets: keep what people agree on, and say why the rest was dropped."""
+    """Build the training sets: keep what people agree on, and say why the rest was dropped.
+
+    Of judge RUNs (the newest) preference pairs, corrections and clear winners; of pull RUNs, whose
+    answers compare nothing, corrections and demonstrations (SFT) and thumbs (KTO).
+    """
     project = here()
     from align.build import build, lines
     from align.rounds import after_build
@@ -175,11 +179,10 @@ def build_sets(run_ids: tuple[str, ...], recipe: str | None, again: bool) -> Non
         click.echo(line)
     metrics = run.metrics
     pairs, rows = sum(metrics["preference"].values()), sum(metrics["sft"].values())
-    report(
-        run,
-        f"{pairs:,} preference pairs and {rows:,} SFT rows",
-        after_build(run),
-    )
+    made = f"{pairs:,} preference pairs and {rows:,} SFT rows"
+    if "kto" in metrics:
+        made = f"{rows:,} SFT rows and {sum(metrics['kto'].values()):,} KTO rows"
+    report(run, made, after_build(run))
 
 
 @align_commands.command("train")

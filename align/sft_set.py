@@ -1,8 +1,9 @@
 """Completions worth imitating, as TRL's conversational prompt and completion.
 
-Two sources, told apart in the column `source`:
+Three sources, told apart in the column `source`:
 
 - "correction": a response that an annotator rewrote and submitted, in the annotator's name.
+- "demonstration": a response that an annotator wrote to a prompt alone.
 - "winner": an output that won a kept pair clearly and lost none.
 """
 
@@ -18,24 +19,26 @@ import pyarrow.compute as pc
 from align.preference_set import assistant_turns, row_ids
 from annotate.records import SCHEMAS, conform
 
-_ANSWER = pa.schema({"text": pa.string()})
+WRITTEN = ("correction", "demonstration")
+"""The questions whose answers are texts to imitate; their names stand in `source`."""
 
 
 @dataclass(frozen=True)
 class Corrections:
-    """Corrected responses, and what was left aside: counts by reason."""
+    """Texts that people wrote, and what was left aside: counts by reason."""
 
     rows: pa.Table
-    """item_id, prompt_id, annotator, text."""
+    """item_id, prompt_id, output_id (what was corrected, where one was shown), annotator, text,
+    source."""
     dropped: dict[str, int]
 
 
 def corrections(responses: pa.Table, items: pa.Table) -> Corrections:
-    """The submitted corrections in a pull run's responses, one a (prompt, text).
+    """The submitted corrections and demonstrations in pull runs' responses, one a (prompt, text).
 
     Annotators who wrote the same text for one prompt count once, under the first name.
     """
-    asked = responses.filter(pc.equal(responses["question"], "correction"))
+    asked = responses.filter(pc.is_in(responses["question"], value_set=pa.array(WRITTEN)))
     submitted = asked.filter(pc.equal(asked["status"], "submitted"))
     texts = pc.fill_null(_text_of(submitted["value"]), "")
     at = pc.index_in(submitted["item_id"], value_set=items["item_id"])
@@ -43,8 +46,10 @@ def corrections(responses: pa.Table, items: pa.Table) -> Corrections:
         {
             "item_id": submitted["item_id"],
             "prompt_id": items["prompt_id"].take(at),
+            "output_id": _only_output(items["output_ids"]).take(at),
             "annotator": submitted["annotator"],
             "text": texts,
+            "source": submitted["question"],
         }
     )
     known = rows.filter(pc.is_valid(rows["prompt_id"]))
@@ -91,27 +96,16 @@ def clear_winners(evidence: pa.Table, at_least: float) -> pa.Table:
     return evidence.take(pa.array(np.sort(best.index.to_numpy())))
 
 
-def sft_set(written: pa.Table, winners: pa.Table, prompts: pa.Table) -> pa.Table:
-    """The `sft` table, sorted by row id; one row a (prompt, text), corrections first.
+def sft_set(written: pa.Table, winners: pa.Table | None, prompts: pa.Table) -> pa.Table:
+    """The `sft` table, sorted by row id; one row a (prompt, text), what people wrote first.
 
     Args:
         written: `Corrections.rows`.
-        winners: as `clear_winners` gives them.
+        winners: as `clear_winners` gives them, if anything was compared.
         prompts: with the column `split` set to each prompt's side.
     """
-    winning = pa.table(
-        {
-            "prompt_id": winners["prompt_id"],
-            "text": pc.if_else(
-                pc.greater(winners["winner"], 0), winners["completion_a"], winners["completion_b"]
-            ),
-            "source": pa.repeat("winner", winners.num_rows),
-            "pair_id": winners["pair_id"],
-            "output_id": winners["winner_output"],
-        }
-    )
-    written = written.append_column("source", pa.repeat("correction", written.num_rows))
-    rows = pa.concat_tables([written, winning], promote_options="default")
+    parts = [written, *([_imitated(winners)] if winners is not None else [])]
+    rows = pa.concat_tables(parts, promote_options="default")
     repeated = rows.select(["prompt_id", "text"]).to_pandas().duplicated().to_numpy()
     empty = pc.equal(pc.utf8_trim_whitespace(rows["text"]), "")
     rows = rows.filter(pc.and_not(pa.array(~repeated), empty))
@@ -124,6 +118,29 @@ def sft_set(written: pa.Table, winners: pa.Table, prompts: pa.Table) -> pa.Table
     }
     kept = {name: rows[name] for name in rows.column_names if name in SCHEMAS["sft"].names}
     return conform("sft", pa.table({**kept, **made}).sort_by("row_id"))
+
+
+def _imitated(winners: pa.Table) -> pa.Table:
+    """Winners as rows like those of what people wrote."""
+    return pa.table(
+        {
+            "prompt_id": winners["prompt_id"],
+            "text": pc.if_else(
+                pc.greater(winners["winner"], 0), winners["completion_a"], winners["completion_b"]
+            ),
+            "source": pa.repeat("winner", winners.num_rows),
+            "pair_id": winners["pair_id"],
+            "output_id": winners["winner_output"],
+        }
+    )
+
+
+def _only_output(shown: pa.ChunkedArray) -> pa.ChunkedArray:
+    """The output that an item shows, null where it shows none or several."""
+    column = shown.combine_chunks()
+    alone = pc.fill_null(pc.equal(pc.list_value_length(column), 1), False)
+    lists = pc.if_else(alone, column, pa.scalar([None], column.type))
+    return pa.chunked_array([pc.list_element(lists, 0)])
 
 
 def _text_of(values: pa.ChunkedArray) -> pa.Array:

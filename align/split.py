@@ -69,7 +69,7 @@ def sides_taken(run: Run) -> Sides:
         if one.has("prompts"):
             table = one.read("prompts", ["messages", "split"])
             held_out |= _on_side(table["messages"], table["split"], EVAL)
-        for name in ("sft", "preference"):
+        for name in ("sft", "preference", "kto"):
             if one.has(name):
                 table = one.read(name, ["prompt", "split"])
                 trained |= _on_side(table["prompt"], table["split"], TRAIN)

@@ -135,7 +135,7 @@ SCHEMAS: dict[str, pa.Schema] = {
             "prompt_id": _TEXT,
             "prompt": MESSAGES,
             "completion": MESSAGES,
-            "source": _TEXT,  # "correction", "winner" or "demonstration"
+            "source": _TEXT,  # "correction", "demonstration" or "winner"
             "pair_id": _TEXT,
             "item_id": _TEXT,
             "output_id": _TEXT,
@@ -157,6 +157,31 @@ SCHEMAS: dict[str, pa.Schema] = {
             "chosen_output": _TEXT,
             "rejected_output": _TEXT,
             "split": _TEXT,
+        }
+    ),
+    # Outputs that people found good enough or not, for KTO.
+    "kto": pa.schema(
+        {
+            "row_id": _TEXT,
+            "prompt_id": _TEXT,
+            "output_id": _TEXT,
+            "prompt": MESSAGES,
+            "completion": MESSAGES,
+            "label": pa.bool_(),  # thumbs up
+            "up": _COUNT,  # people's thumbs
+            "down": _COUNT,
+            "split": _TEXT,
+        }
+    ),
+    # One row an output with a thumb.
+    "kto_decisions": pa.schema(
+        {
+            "output_id": _TEXT,
+            "prompt_id": _TEXT,
+            "kept": pa.bool_(),
+            "reason": _TEXT,  # why it was dropped
+            "up": _COUNT,
+            "down": _COUNT,
         }
     ),
     "scores": pa.schema(
