@@ -119,6 +119,25 @@ def dialogues(
     return found
 
 
+def answers(
+    messages: Sequence[Mapping[str, str]],
+    n: int,
+    *,
+    seed: Sequence[int],
+    quality: tuple[float, float] = DEMONSTRATION_QUALITY,
+) -> list[str]:
+    """Draw `n` agents' answers to one prompt of the desk, from bad to good.
+
+    Raises:
+        InputError: the prompt is not one of the desk's.
+    """
+    case = read_case(messages)
+    if case is None:
+        raise _foreign(messages)
+    rng = np.random.default_rng([*seed, 2])
+    return [_reply(case, rng, float(rng.beta(*quality))) for _ in range(n)]
+
+
 def _pick(rng: np.random.Generator, options: Sequence[str]) -> str:
     return options[int(rng.integers(len(options)))]
 
@@ -297,11 +316,7 @@ def rubric(messages: Sequence[Mapping[str, str]], completion: str) -> RubricScor
     """
     case = read_case(messages)
     if case is None:
-        raise InputError(
-            "not a prompt of the made-up support desk, so its rubric cannot score it",
-            where=messages[-1]["content"][:60] if messages else "",
-            remedy="Use people's votes, or another scorer",
-        )
+        raise _foreign(messages)
     text = " ".join(completion.split())
     sentences = [s for s in re.split(r"(?<=[.!?])\s+", text) if s]
     parts = _virtues(case, text, sentences)
@@ -313,6 +328,14 @@ def rubric(messages: Sequence[Mapping[str, str]], completion: str) -> RubricScor
     }
     total = sum(parts.values()) * float(np.prod(list(faults.values())))
     return RubricScore(total, parts, faults)
+
+
+def _foreign(messages: Sequence[Mapping[str, str]]) -> InputError:
+    return InputError(
+        "not a prompt of the made-up support desk, so its rubric cannot score it",
+        where=messages[-1]["content"][:60] if messages else "",
+        remedy="Use people's votes, or another scorer",
+    )
 
 
 def score(messages: Sequence[Mapping[str, str]], completion: str) -> float:

@@ -1,0 +1,139 @@
+"""Voted pairs as arrays: what tuning and planning read of judge runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from align.build import Sources, gather, screen
+from align.split import EVAL, sides
+from align.tune.features import model_features, text_features
+from annotate.errors import InputError
+from annotate.records import flat_text
+from annotate.runs import Project, Run
+
+Reals = NDArray[np.float64]
+Codes = NDArray[np.int64]
+
+TEXT_MODEL = "text"
+"""The reward model that needs no other: Bradley–Terry on features of the text."""
+
+
+@dataclass(frozen=True)
+class Voted:
+    """Pairs that somebody voted on, sorted by pair id, and what a reward model sees of them."""
+
+    origin: str
+    """Ids of the judge runs."""
+    model: str
+    """The reward model, in words."""
+    differences: Reals
+    """Features of output a less those of output b, shape (pairs, d)."""
+    prompt: Codes
+    """Code of each pair's prompt, shape (pairs,)."""
+    votes: pa.Table
+    """Table `votes`, sorted by pair and annotator."""
+    pair: Codes
+    """Row of the pair that each vote is about, shape (votes,)."""
+    sign: NDArray[np.int8]
+    """1 for a, -1 for b, 0 for a tie, shape (votes,)."""
+    outputs: pa.Table
+    """The texts, for filters that read them."""
+
+    @property
+    def pairs(self) -> int:
+        """How many."""
+        return len(self.prompt)
+
+    @property
+    def given(self) -> Codes:
+        """Votes on each pair, shape (pairs,)."""
+        return np.bincount(self.pair, minlength=self.pairs)
+
+    @property
+    def counts(self) -> Reals:
+        """Votes for a, for b and for neither, shape (pairs, 3)."""
+        column = np.where(self.sign > 0, 0, np.where(self.sign < 0, 1, 2))
+        cells = np.bincount(self.pair * 3 + column, minlength=self.pairs * 3)
+        return cells.reshape(-1, 3).astype(np.float64)
+
+
+def voted(project: Project, judge_runs: Sequence[Run], *, model: str, seed: int) -> Voted:
+    """Read the votes behind judge runs, and what the reward model sees of their pairs.
+
+    Pairs on prompts that evaluations hold out are left out: no setting may be chosen on them.
+
+    Args:
+        model: `text`, or a transformers model: base, a train run, a folder, or an id of the hub.
+        seed: of the features.
+
+    Raises:
+        ProjectError: one is not a judge run, or its texts are not in the lineage.
+        InputError: nobody voted on a pair that may be looked at.
+        TrainingError: the model cannot be loaded.
+    """
+    for run in judge_runs:
+        run.require("judge")
+    sources = gather(judge_runs)
+    usable, _ = screen(sources.judgements.sort_by("pair_id"), sources)
+    usable = usable.filter(_open(usable, sources))
+    if not usable.num_rows:
+        raise InputError(
+            "no pair with a vote is left when those that evaluations hold out are set aside",
+            where=sources.origin,
+            remedy="Let people judge outputs of other prompts",
+        )
+    votes = pa.concat_tables([run.read("votes") for run in judge_runs])
+    votes = votes.filter(pc.is_in(votes["pair_id"], value_set=usable["pair_id"]))
+    votes = votes.sort_by([("pair_id", "ascending"), ("annotator", "ascending")])
+    pair = pc.index_in(votes["pair_id"], value_set=usable["pair_id"]).to_numpy()
+    sign = pc.if_else(
+        pc.equal(votes["vote"], "tie"), 0, pc.if_else(pc.equal(votes["vote"], "a"), 1, -1)
+    )
+    outputs = _shown(usable, sources.outputs)
+    features, words = _features(project, outputs, sources.prompts, model, seed)
+    row = {name: n for n, name in enumerate(outputs["output_id"].to_pylist())}
+    a, b = ([row[name] for name in usable[f"output_{side}"].to_pylist()] for side in "ab")
+    return Voted(
+        origin=sources.origin,
+        model=words,
+        differences=features[a] - features[b],
+        prompt=usable["prompt_id"].combine_chunks().dictionary_encode().indices.to_numpy(),
+        votes=votes,
+        pair=pair.astype(np.int64),
+        sign=sign.to_numpy().astype(np.int8),
+        outputs=outputs,
+    )
+
+
+def _open(judgements: pa.Table, sources: Sources) -> pa.Array:
+    """Whether each pair's prompt is one that no evaluation holds out."""
+    side = sides(sources.prompts, sources.taken, held_out=0.0)
+    held = sources.prompts["prompt_id"].filter(pc.equal(side, EVAL))
+    return pc.invert(pc.is_in(judgements["prompt_id"], value_set=held))
+
+
+def _shown(judgements: pa.Table, outputs: pa.Table) -> pa.Table:
+    """The rows of the outputs that these pairs compare."""
+    names = pa.chunked_array([*judgements["output_a"].chunks, *judgements["output_b"].chunks])
+    return outputs.filter(pc.is_in(outputs["output_id"], value_set=pc.unique(names)))
+
+
+def _features(
+    project: Project, outputs: pa.Table, prompts: pa.Table, model: str, seed: int
+) -> tuple[Reals, str]:
+    """Features of each output, and the reward model in words."""
+    at = pc.index_in(outputs["prompt_id"], value_set=prompts["prompt_id"])
+    messages = prompts["messages"].take(at).to_pylist()
+    completions = outputs["completion"].to_pylist()
+    if model == TEXT_MODEL:
+        asked = [flat_text(turns) for turns in messages]
+        features = text_features(asked, completions, seed=seed)
+        return features, f"Bradley–Terry on {features.shape[1]} features of the text"
+    features = model_features(project, model, messages, completions, seed=seed)
+    return features, f"Bradley–Terry head on {model}'s mean last hidden state, its body frozen"
