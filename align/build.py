@@ -59,7 +59,8 @@ def build(
         if run.step != "judge":
             raise ProjectError("this is not a judge run", where=run.id, remedy="`handloom judge`")
     newest = max(run.round for run in judge_runs)
-    plan = RunPlan("build", newest, tuple(judge_runs), rules.model_dump(mode="json"))
+    settings = rules.model_dump(mode="json")
+    plan = RunPlan("build", newest, tuple(judge_runs), settings, inputs=rules.inputs)
     if again:
         plan = project.again(plan)
     elif (finished := project.finished(plan)) is not None:

@@ -34,6 +34,11 @@ class BuildRecipe(BaseModel):
     winner_margin: float = Field(0.5, ge=0, le=1)
     """From which margin a kept pair's winner is clear enough to be imitated (SFT)."""
 
+    @property
+    def inputs(self) -> tuple[Path, ...]:
+        """Files from outside that the filters read."""
+        return tuple(path for rule in self.filters for path in rule.inputs)
+
 
 def read_recipe(project: Project, name: str | None = None) -> BuildRecipe:
     """The recipe in a file, or the one of this name in the project, else the shipped one.
@@ -50,9 +55,12 @@ def read_recipe(project: Project, name: str | None = None) -> BuildRecipe:
     if not isinstance(content, dict):
         raise InputError("a recipe is a mapping", where=str(path), remedy="See align/recipes")
     try:
-        return BuildRecipe.model_validate(content)
+        recipe = BuildRecipe.model_validate(content)
     except ValidationError as error:
         raise _complaint(error, path, text) from None
+    return recipe.model_copy(
+        update={"filters": tuple(rule.bound(project) for rule in recipe.filters)}
+    )
 
 
 def _complaint(error: ValidationError, path: Path, text: str) -> InputError:

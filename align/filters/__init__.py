@@ -17,8 +17,10 @@ million pairs take seconds.
 """
 
 from align.filters.belief import Posterior, Reliability
+from align.filters.contaminated import Contaminated
 from align.filters.counts import Agreement, BothBad, MinVotes, Ties
 from align.filters.deciding import ALWAYS, RULES, Filter, apply, in_force
+from align.filters.evaluation_texts import EvaluationTexts, evaluation_texts
 from align.filters.evidence import Evidence, evidence, winners
 from align.filters.flagged import Flags
 from align.filters.rule import Rule
@@ -30,6 +32,8 @@ __all__ = [
     "RULES",
     "Agreement",
     "BothBad",
+    "Contaminated",
+    "EvaluationTexts",
     "Evidence",
     "Filter",
     "Flags",
@@ -44,6 +48,7 @@ __all__ = [
     "Spread",
     "Ties",
     "apply",
+    "evaluation_texts",
     "evidence",
     "in_force",
     "winners",

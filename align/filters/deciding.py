@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from pydantic import Field
 
 from align.filters.belief import Posterior, Reliability
+from align.filters.contaminated import Contaminated
 from align.filters.counts import Agreement, BothBad, MinVotes, Ties
 from align.filters.evidence import Evidence
 from align.filters.flagged import Flags
@@ -32,7 +33,8 @@ Filter = Annotated[
     | Spread
     | Reliability
     | LengthRatio
-    | NearIdentical,
+    | NearIdentical
+    | Contaminated,
     Field(discriminator="rule"),
 ]
 

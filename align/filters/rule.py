@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
+
+from annotate.runs import Project
 
 ROUNDING = 5e-4
 """Shares like 2/3 are compared with thresholds that people type: 0.667 must not drop 2 of 3."""
@@ -25,6 +28,19 @@ class Rule(BaseModel):
     def threshold(self) -> str:
         """What the rule demands, as a decision states it."""
         raise NotImplementedError
+
+    def bound(self, project: Project) -> Self:
+        """The same rule with what it reads beside the evidence looked up in `project`.
+
+        Raises:
+            InputError: it is not there.
+        """
+        return self
+
+    @property
+    def inputs(self) -> tuple[Path, ...]:
+        """Files from outside the project that the rule reads; their content is part of a run."""
+        return ()
 
     def __call__(self, evidence: pa.Table) -> pa.Array:
         """The value that broke the rule, null where the pair is kept; one text a row."""
