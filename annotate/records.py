@@ -503,8 +503,9 @@ def _messages(prompt: Any, row_id: str | None) -> list[dict[str, str]]:
 
 
 def _outputs(outputs: Any, row_id: str | None) -> list[tuple[str, str]]:
-    if not isinstance(outputs, list) or len(outputs) < 2:
-        raise _BadLineError('"outputs" must list two outputs or more', row_id)
+    if not isinstance(outputs, list):
+        reason = '"outputs" must be a list; [] where people are to see the prompt alone'
+        raise _BadLineError(reason, row_id)
     pairs = []
     for output in outputs:
         if not isinstance(output, dict) or not isinstance(output.get("model"), str):

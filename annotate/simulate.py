@@ -6,6 +6,7 @@ a score of every output, in points. The same seed gives the same answers, whatev
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -51,11 +52,13 @@ class _Truth:
 
     scores: Mapping[str, float]
     best: Mapping[str, tuple[float, str]]
+    completions: Mapping[str, str]
 
     def correction(self, item: Item) -> str | None:
         """A text that is better than all an item shows; None if none is known."""
-        score, text = self.best[item["prompt_id"]]
-        return text if score > max(self.scores[output] for output in item["output_ids"]) else None
+        score, text = self.best.get(item["prompt_id"], (-math.inf, ""))
+        shown = [self.scores[output] for output in item["output_ids"]]
+        return text if score > max(shown, default=-math.inf) else None
 
 
 def simulate(
@@ -136,7 +139,7 @@ def _truth(push_run: Run, items: pa.Table, scorer: Scorer) -> _Truth:
         scores[output_id] = scorer(turns, completions[output_id])
         known = (scores[output_id], completions[output_id])
         best[prompt_id] = max(best.get(prompt_id, known), known)
-    return _Truth(scores, best)
+    return _Truth(scores, best, completions)
 
 
 def _state(server: Server, items: pa.Table) -> tuple[dict[str, str], dict[str, set[str]]]:
@@ -189,8 +192,9 @@ def _answer(
         part = items[start : start + RESPONSES_A_REQUEST]
         submissions = []
         for item in part:
-            given = who.answers(item, guideline, truth.scores, truth.correction(item))
-            values = answer(given, item, guideline)
+            texts = truth.completions
+            given = who.answers(item, guideline, truth.scores, truth.correction(item), texts)
+            values = answer(given, item, guideline, texts)
             submissions.append(Submission(record_ids[item["item_id"]], values))
         for item, problem in zip(part, desk.submit(submissions), strict=True):
             if problem:

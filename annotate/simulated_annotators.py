@@ -19,7 +19,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from annotate.display import Item
 from annotate.errors import InputError
+from annotate.front_matter import WRITTEN
 from annotate.guidelines import Guideline, Question
+from annotate.simulated_kinds import Subject
 
 SETTINGS_FILE = Path(__file__).with_name("simulated_annotators.yaml")
 PREFIX = "sim-"
@@ -103,23 +105,40 @@ class SimulatedAnnotator:
         guideline: Guideline,
         scores: Mapping[str, float],
         better: str | None = None,
+        completions: Mapping[str, str] | None = None,
     ) -> list[tuple[str, Any]]:
         """Answers to an item's questions in terms of output ids, for `annotate.display.answer`.
 
         Args:
             scores: the truth by output id, in points.
             better: a text to correct with; None: no correction is ever given.
+            completions: by output id; needed where a text is to be mended or marked.
         """
         rng = self._random(item["item_id"])
         outputs = list(item["output_ids"])
         attentive = rng.random() >= self.person.lapse
         truth = np.array([scores[output] for output in outputs])
         perceived = truth + rng.gumbel(size=len(outputs)) / self.person.precision
-        perceived[0] += self.person.first_bias
+        perceived[:1] += self.person.first_bias
         if not attentive:
             perceived = rng.uniform(*self.settings.rating_range, len(outputs))
         view = _View(outputs, perceived, attentive, better, self.settings, rng)
-        return [given for question in guideline.questions for given in view.answer(question)]
+        subject = Subject(
+            item["prompt_id"],
+            outputs,
+            completions or {},
+            perceived,
+            better,
+            self.settings.rating_range,
+            self.person.precision,
+            attentive,
+            rng,
+        )
+        return [
+            given
+            for question in guideline.questions
+            for given in view.answer(question, subject, item["kind"])
+        ]
 
     def _random(self, item_id: str) -> np.random.Generator:
         text = f"{self.seed}/{self.name}/{item_id}"
@@ -137,8 +156,10 @@ class _View:
     settings: SimulationSettings
     rng: np.random.Generator
 
-    def answer(self, question: Question) -> list[tuple[str, Any]]:
+    def answer(self, question: Question, subject: Subject, kind: str) -> list[tuple[str, Any]]:
         """(question, value) for every answer given; nothing where the question is left open."""
+        if question.name == WRITTEN.get(kind):
+            return [(question.name, value) for value in subject.written()]
         values = {
             "preference": self._preference,
             "ranking": self._ranking,
@@ -146,6 +167,10 @@ class _View:
             "rating": self._rating,
             "flags": self._flags,
             "text": self._text,
+            "label": lambda asked: subject.labels(asked, several=False),
+            "labels": lambda asked: subject.labels(asked, several=True),
+            "thumbs": lambda _: subject.thumbs(),
+            "spans": subject.spans,
         }[question.type](question)
         return [(question.name, value) for value in values]
 
@@ -168,7 +193,7 @@ class _View:
         return [{"ranks": ranks}]
 
     def _mark(self, question: Question) -> list[Any]:
-        bad = bool(self.perceived.max() < self.settings.bad_below)
+        bad = bool(self.outputs and self.perceived.max() < self.settings.bad_below)
         return [bad if self.attentive else bool(self.rng.random() < 0.5)]
 
     def _rating(self, question: Question) -> list[Any]:
@@ -193,7 +218,7 @@ class _View:
 
     def _text(self, question: Question) -> list[Any]:
         """A correction, if that is what is asked; any other text is a reason."""
-        if not self.attentive:
+        if not self.attentive or not self.outputs:
             return []
         if question.name == "correction":
             rule = self.settings.corrections

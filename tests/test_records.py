@@ -58,7 +58,7 @@ def test_import_keeps_the_callers_id_and_an_empty_completion(tmp_path: Path) -> 
         ({**GOOD, "prompt": []}, '"prompt" must be'),
         ({**GOOD, "prompt": [{"role": "boss", "content": "x"}]}, 'needs "role"'),
         ({**GOOD, "prompt": [{"role": "assistant", "content": "x"}]}, "must not be the assistant"),
-        ({**GOOD, "outputs": GOOD["outputs"][:1]}, "two outputs or more"),  # type: ignore[index]
+        ({**GOOD, "outputs": "answer"}, '"outputs" must be a list'),
         ({**GOOD, "outputs": [{"model": "m", "text": True}] * 2}, 'needs "text"'),
         ({**GOOD, "id": True}, '"id" must be'),
         ({**GOOD, "prompt": "\ud800"}, "lone surrogate"),

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from annotate.display import Item, answer, undo
 from annotate.errors import InputError, ServerError
-from annotate.guidelines import Guideline, load_guideline
+from annotate.guidelines import Guideline, load_guideline, published_versions
 from annotate.pull import pull
 from annotate.push import push
 from annotate.runs import Project
@@ -48,7 +48,8 @@ SETTINGS = SimulationSettings.model_validate(
 )
 """Round figures, whatever the shipped file says."""
 SHIPPED = load_settings()
-PREFERENCE, RANKING = load_guideline(ROOT, "preference"), load_guideline(ROOT, "ranking")
+PREFERENCE, RANKING = load_guideline(ROOT, "preference@v1"), load_guideline(ROOT, "ranking@v1")
+GUIDELINES = [load_guideline(ROOT, name) for name in sorted(published_versions(ROOT))]
 
 
 def item(number: int, guideline: Guideline, n: int = 2) -> Item:
@@ -146,7 +147,7 @@ def test_flags_both_bad_and_corrections_only_where_they_belong() -> None:
 
 @given(st.data())
 def test_whatever_is_answered_the_platform_can_read(data: st.DataObject) -> None:
-    guideline = data.draw(st.sampled_from([PREFERENCE, RANKING]))
+    guideline = data.draw(st.sampled_from(GUIDELINES))
     n = data.draw(st.integers(guideline.min_outputs, guideline.max_outputs))
     name = data.draw(st.sampled_from(sorted(SETTINGS.people)))
     scores = {f"o-{place}": data.draw(st.floats(-4, 6)) for place in range(n)}
@@ -154,13 +155,16 @@ def test_whatever_is_answered_the_platform_can_read(data: st.DataObject) -> None
     who = SimulatedAnnotator(
         name, SETTINGS.people[name], SETTINGS, seed=data.draw(st.integers(0, 9))
     )
-    given_ = who.answers(shown, guideline, scores, "a better text")
-    back = undo(answer(given_, shown, guideline), shown, guideline)
+    texts = dict.fromkeys(scores, data.draw(st.sampled_from(["", "<b> 😀\r\n& so", "plain words"])))
+    given_ = who.answers(shown, guideline, scores, "a better text", texts)
+    back = undo(answer(given_, shown, guideline, texts), shown, guideline, texts)
     assert back.problems == []
     assert {a.json for a in back.answers} == {
         json.dumps(value, sort_keys=True) for _, value in given_ if value is not False
     }
-    assert who.answers(shown, guideline, scores, "a better text") == given_
+    assert who.answers(shown, guideline, scores, "a better text", texts) == given_
+    required = {question.name for question in guideline.questions if question.required}
+    assert required <= {question for question, _ in given_}
 
 
 @given(n=st.integers(0, 60), votes=st.integers(1, 5), seed=st.integers(0, 99))
