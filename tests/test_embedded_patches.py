@@ -422,6 +422,34 @@ def test_records_are_listed_without_sorting_the_data_set() -> None:
     assert "TEMP B-TREE" not in in_database(prepared)
 
 
+def test_what_belongs_to_a_record_is_looked_up_by_the_record() -> None:
+    """Not among all submitted responses, which SQLite takes to be as few if nobody tells it."""
+    looked_up = [
+        "SELECT * FROM responses WHERE record_id IN ('r') AND status = 'submitted'",
+        "SELECT * FROM suggestions WHERE question_id = 'q' AND record_id IN ('r', 's')",
+        "SELECT * FROM vectors WHERE vector_settings_id = 'v' AND record_id = 'r'",
+        "SELECT count(*) FROM records LEFT JOIN responses ON responses.record_id = records.id"
+        " AND responses.status = 'submitted' WHERE records.id IN ('r', 's')",
+    ]
+
+    async def plans(db: AsyncSession) -> list[str]:
+        await patches.prepare(async_engine)
+        return [
+            str((await db.execute(text(f"EXPLAIN QUERY PLAN {query}"))).all())
+            for query in looked_up
+        ]
+
+    async def forget(db: AsyncSession) -> None:
+        await db.execute(text("DROP TABLE IF EXISTS sqlite_stat1"))
+        await db.commit()
+
+    in_database(forget)
+    assert "status=?" in in_database(plans)[0]  # else the patch can go
+    patches.PATCHES["one_hop"].apply()
+    for _ in range(2):  # also at the next start
+        assert all("record_id=?" in plan for plan in in_database(plans))
+
+
 def test_a_page_of_the_queue_looks_up_membership_once() -> None:
     async def page(db: AsyncSession) -> int:
         team = await Team(db).gather()

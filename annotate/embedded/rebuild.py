@@ -18,9 +18,10 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from argilla_server.database import AsyncSessionLocal
+from argilla_server.enums import ResponseStatus
 from argilla_server.jobs.dataset_jobs import update_dataset_records_status_job
 from argilla_server.models import Dataset, Record, Response
-from sqlalchemy import Select, and_, func, select
+from sqlalchemy import Select, case, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import selectinload
 
@@ -218,11 +219,12 @@ async def requeue_status_updates() -> list[str]:
 
 
 async def _has_wrong_status(db: AsyncSession, dataset: Dataset) -> bool:
-    enough = func.count(Response.id) >= dataset.distribution["min_submitted"]
-    submitted = and_(Response.record_id == Record.id, Response.status == "submitted")
+    # Not joined by status: SQLite would look each record up among all submitted responses.
+    submitted = func.count(case((Response.status == ResponseStatus.submitted, 1)))
+    enough = submitted >= dataset.distribution["min_submitted"]
     wrong = (
         select(Record.id)
-        .outerjoin(Response, submitted)
+        .outerjoin(Response, Response.record_id == Record.id)
         .where(Record.dataset_id == dataset.id)
         .group_by(Record.id)
         .having(enough != (Record.status == "completed"))

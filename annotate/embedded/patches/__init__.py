@@ -11,6 +11,7 @@ listing     pages of records from the database's JSON as it stands
 membership  of a workspace, looked up once for a page of the queue
 status      a changed overlap in a few statements, not one transaction a response
 one_hop     one wait for the database's thread a statement, not four
+planning    SQLite told which index narrows (with listing's index, what `prepare` does)
 """
 
 import logging
@@ -24,6 +25,7 @@ from annotate.embedded.patches import (
     listing,
     membership,
     one_hop,
+    planning,
     settings,
     status,
     webhooks,
@@ -60,6 +62,8 @@ async def prepare(engine: AsyncEngine) -> None:
     """What the patches that are applied want of Argilla's database."""
     if PATCHES["listing"].applied:
         await listing.prepare(engine)
+    if any(patch.applied for patch in PATCHES.values()):
+        await planning.prepare(engine)
 
 
 def undo() -> None:

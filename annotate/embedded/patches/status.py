@@ -60,9 +60,10 @@ def _set_based(job: Any) -> Job:
 async def _settle(dataset_id: UUID, ids: Sequence[UUID]) -> set[UUID]:
     """Give records the status that follows from their responses; those where it was another."""
     kind = Record.__table__.c.status.type
+    # Counted by status, not looked up by it: see `_has_wrong_status` in annotate.embedded.rebuild.
     submitted = (
-        select(func.count())
-        .where(Response.record_id == Record.id, Response.status == ResponseStatus.submitted)
+        select(func.count(case((Response.status == ResponseStatus.submitted, 1))))
+        .where(Response.record_id == Record.id)
         .correlate(Record)
         .scalar_subquery()
     )
