@@ -160,7 +160,9 @@ def test_whatever_is_answered_the_platform_can_read(data: st.DataObject) -> None
     back = undo(answer(given_, shown, guideline, texts), shown, guideline, texts)
     assert back.problems == []
     assert {a.json for a in back.answers} == {
-        json.dumps(value, sort_keys=True) for _, value in given_ if value is not False
+        json.dumps(value, sort_keys=True, ensure_ascii=False)
+        for _, value in given_
+        if value is not False
     }
     assert who.answers(shown, guideline, scores, "a better text", texts) == given_
     required = {question.name for question in guideline.questions if question.required}
