@@ -95,10 +95,11 @@ def chosen_pulls(project: Project, run_ids: tuple[str, ...]) -> list[Run]:
 @click.option("--out", type=FILE, help="With --table: the .csv or .parquet file to write.")
 @click.option(
     "--method",
-    type=click.Choice(["dawid-skene", "majority"]),
-    default="dawid-skene",
+    type=click.Choice(["auto", "dawid-skene", "bradley-terry", "majority"]),
+    default="auto",
     show_default=True,
-    help="How votes are aggregated.",
+    help="How votes are aggregated; auto takes Bradley-Terry where a prompt has three or more "
+    "compared outputs, else Dawid-Skene.",
 )
 @seed_option
 @again_option
@@ -107,7 +108,7 @@ def judge_votes(
     run_ids: tuple[str, ...],
     table: Path | None,
     out: Path | None,
-    method: Literal["dawid-skene", "majority"],
+    method: Literal["auto", "dawid-skene", "bradley-terry", "majority"],
     seed: int,
     again: bool,
     as_json: bool,
@@ -143,6 +144,10 @@ def report_judge(run: Run, *, as_json: bool) -> None:
     found = run.metrics
     line = f"{found['pairs']:,} pairs judged from {found['votes']:,} votes by "
     report(run, line + f"{len(found['annotators']):,} annotators", f"handloom build {run.id}")
+    from annotate.judgements import calibration_lines
+
+    for shown in calibration_lines(run):
+        click.echo(shown)
 
 
 @annotate_commands.command("runs")

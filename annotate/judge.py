@@ -1,6 +1,6 @@
 """The step `judge`: what the annotators together hold of each pair.
 
-    pull  (responses, items)  →  judge  (votes, judgements, agreement.json)
+    pull  (responses, items)  →  judge  (votes, judgements, agreement.json, calibration.json)
 
 Three words that are never mixed. `vote_share` is a count: the share of votes for a, a tie half.
 `posterior` is a probability: that a beats b, a tie half. `strength_mean` is a degree: how much
@@ -11,29 +11,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from annotate.agreement import Level
 from annotate.agreement_report import AgreementReport, Measured, agreement_report
-from annotate.consensus import (
-    Consensus,
-    Method,
-    aggregate,
-    pair_posterior,
-    pair_posterior_of_votes,
-    vote_counts,
-)
+from annotate.consensus import Method
 from annotate.errors import ProjectError
+from annotate.judgements import Judged, judge_votes
 from annotate.labels import Labels
-from annotate.records import SCHEMAS
 from annotate.runs import Project, Run, RunPlan
-from annotate.votes import labels_by_question, labels_of_votes, votes_of_responses
+from annotate.votes import labels_by_question, votes_of_responses
+
+__all__ = ["Judged", "agreement_of_run", "judge", "judge_votes", "newest_pulls", "pulls_of"]
 
 LEVEL_OF: dict[str, Level] = {"vote": "nominal", "both_bad": "nominal"}
 """Of the questions that are not ordinal."""
@@ -42,7 +33,7 @@ LEVEL_OF: dict[str, Level] = {"vote": "nominal", "both_bad": "nominal"}
 def judge(
     project: Project,
     *pull_runs: Run,
-    method: Method = "dawid-skene",
+    method: Method = "auto",
     seed: int = 0,
     again: bool = False,
 ) -> Run:
@@ -50,7 +41,8 @@ def judge(
 
     Args:
         pull_runs: one or more; what an annotator proved in one batch counts in all of them.
-        method: "dawid-skene" weighs annotators by what they proved to be, "majority" alike.
+        method: "auto" weighs annotators by what they proved to be, by Dawid–Skene or Bradley–Terry
+            as a pair's prompt allows (see `annotate.consensus.pairs`); "majority" weighs all alike.
         seed: of the intervals of the agreement figures.
         again: make a new run although a finished one exists.
 
@@ -78,12 +70,15 @@ def judge(
         draft.write("judgements", judged.judgements)
         full = {question: report.to_dict() for question, report in reports.items()}
         draft.write_text("agreement.json", json.dumps(full, indent=1, ensure_ascii=False))
+        draft.write_text("calibration.json", json.dumps(judged.calibration(), indent=1))
         draft.note(
             pairs=judged.judgements.num_rows,
             votes=votes.num_rows,
             # The same items stand in two pulls of one push.
             items_without_vote=len(pc.unique(items["item_id"])) - len(pc.unique(votes["item_id"])),
             converged=judged.consensus.converged,
+            methods=judged.methods(),
+            calibration=judged.temperatures(),
             annotators=judged.annotators(),
             agreement={question: report.summary() for question, report in reports.items()},
         )
@@ -162,102 +157,3 @@ def _reports(labels: dict[str, Labels], seed: int) -> dict[str, AgreementReport]
         question: agreement_report(answers, LEVEL_OF.get(question, "ordinal"), seed=seed)
         for question, answers in labels.items()
     }
-
-
-@dataclass(frozen=True)
-class Judged:
-    """Judgements, and the consensus they were made from."""
-
-    judgements: pa.Table
-    consensus: Consensus
-    labels: Labels
-
-    def annotators(self) -> dict[str, dict[str, Any]]:
-        """Of each annotator: votes, the chance of being right, and that above chance."""
-        return self.consensus.of_annotators(self.labels)
-
-
-def judge_votes(votes: pa.Table, method: Method = "dawid-skene") -> Judged:
-    """Judgements from votes, one a pair, sorted by pair id; schema "judgements".
-
-    Args:
-        votes: table `votes`, one vote a pair and annotator.
-        method: as for `judge`. By majority, the posterior is `pair_posterior_of_votes` and no vote
-            is weighted.
-    """
-    votes = votes.sort_by([("pair_id", "ascending"), ("annotator", "ascending")])
-    labels = labels_of_votes(votes)
-    consensus = aggregate(labels, method, symmetric=True)
-    n = len(labels.items)
-    for_b, ties, for_a = vote_counts(labels).T
-    total = for_a + for_b + ties
-    if method == "majority":
-        posterior = pair_posterior_of_votes(for_a, for_b, ties)
-        weighted_a = weighted_b = pa.nulls(n, pa.float64())
-    else:
-        posterior = pair_posterior(consensus.probability)
-        weight = consensus.reliability[labels.annotator]
-        # Of a vote's weight, half goes to each side of a tie. The classes are b, tie, a.
-        weighted_a = np.bincount(labels.item, weight * labels.label / 2, n)
-        weighted_b = np.bincount(labels.item, weight * (2 - labels.label) / 2, n)
-    first = np.searchsorted(labels.item, np.arange(n))
-    strength = _mean_strength(votes, labels)
-    columns = {
-        **{name: votes[name].take(first) for name in ("pair_id", "prompt_id", "output_a")},
-        "output_b": votes["output_b"].take(first),
-        "votes_a": for_a,
-        "votes_b": for_b,
-        "ties": ties,
-        "votes": total,
-        "both_bad": np.bincount(labels.item[votes["both_bad"].to_numpy()], minlength=n),
-        "flags": _lists(*_distinct(labels.item, votes["flags"]), n),
-        "vote_share": (for_a + ties / 2) / total,
-        "posterior": posterior,
-        "noise_rate": np.minimum(posterior, 1 - posterior),
-        "strength_mean": strength,
-        "margin": pc.divide(pc.abs(strength), 3.0),
-        "weighted_a": weighted_a,
-        "weighted_b": weighted_b,
-        "method": pa.repeat(method, n),
-        "annotators": _lists(labels.item, votes["annotator"].combine_chunks(), n),
-        "guideline": _joined_guidelines(votes, labels.item, n),
-    }
-    schema = SCHEMAS["judgements"]
-    arrays = [pa.table({"x": columns[column.name]})["x"].cast(column.type) for column in schema]
-    return Judged(pa.Table.from_arrays(arrays, schema=schema), consensus, labels)
-
-
-def _mean_strength(votes: pa.Table, labels: Labels) -> pa.Array:
-    """The mean of each pair's signed strengths; null where no vote has one."""
-    strength = votes["strength"].to_numpy().astype(np.float64)
-    given = ~np.isnan(strength)
-    n = len(labels.items)
-    count = np.bincount(labels.item[given], minlength=n)
-    total = np.bincount(labels.item[given], strength[given], n)
-    mean = np.divide(total, count, out=np.zeros(n), where=count > 0)
-    return pa.array(mean, mask=count == 0)
-
-
-def _distinct(pair: NDArray[np.int64], lists: pa.ChunkedArray) -> tuple[Any, pa.Array]:
-    """Each pair's distinct values of a list column: pair codes and values, sorted by both."""
-    column = lists.combine_chunks()
-    owner = pair[pc.list_parent_indices(column).to_numpy()]
-    flat = pa.table({"pair": owner, "value": column.flatten()})
-    flat = flat.group_by(["pair", "value"]).aggregate([])
-    flat = flat.sort_by([("pair", "ascending"), ("value", "ascending")])
-    return flat["pair"].to_numpy(), flat["value"].combine_chunks()
-
-
-def _lists(pair: NDArray[np.int64], values: pa.Array, n: int) -> pa.Array:
-    """Values, sorted by pair, as one list a pair."""
-    offsets = np.concatenate([[0], np.cumsum(np.bincount(pair, minlength=n))]).astype(np.int32)
-    return pa.ListArray.from_arrays(pa.array(offsets), values)
-
-
-def _joined_guidelines(votes: pa.Table, pair: NDArray[np.int64], n: int) -> pa.Array:
-    """The guideline of each pair's votes; several, as across versions, joined by a comma."""
-    one_each = pa.ListArray.from_arrays(
-        pa.array(np.arange(votes.num_rows + 1, dtype=np.int32)), votes["guideline"].combine_chunks()
-    )
-    lists = _lists(*_distinct(pair, pa.chunked_array([one_each])), n)
-    return pc.binary_join(lists, ", ")

@@ -32,7 +32,8 @@ class JudgedTable:
     """What the annotators of a label file together hold of each item."""
 
     source: str
-    method: Method
+    method: str
+    """The one that was used."""
     converged: bool
     items: pa.Table
     """item; label, null where two are equally probable; probability and margin, the first class's
@@ -97,7 +98,7 @@ class JudgedTable:
             raise problem(error.strerror or "cannot be written", where=str(path)) from None
 
 
-def judge_table(path: Path, method: Method = "dawid-skene") -> JudgedTable:
+def judge_table(path: Path, method: Method = "auto") -> JudgedTable:
     """Judge every item of a file with the columns item, annotator, label.
 
     Raises:
@@ -108,7 +109,7 @@ def judge_table(path: Path, method: Method = "dawid-skene") -> JudgedTable:
     consensus = aggregate(labels, method)
     return JudgedTable(
         source=str(path),
-        method=method,
+        method=consensus.method,
         converged=consensus.converged,
         items=_item_table(labels, consensus.probability, consensus.best, consensus.margin),
         annotators=consensus.of_annotators(labels),

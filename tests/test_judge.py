@@ -279,7 +279,8 @@ def test_a_hundred_thousand_pairs_are_judged_in_seconds() -> None:
     }
     columns = {
         **rows,
-        "prompt_id": rows["pair_id"], "output_a": rows["pair_id"], "output_b": rows["pair_id"],
+        "prompt_id": rows["pair_id"], "output_a": np.tile(["o-1"], 3 * n),
+        "output_b": np.tile(["o-2"], 3 * n),
         "strength": pa.array(strength.ravel(), pa.int32()),
         "both_bad": np.zeros(3 * n, dtype=bool),
         "flags": pa.array([[]] * (3 * n), pa.list_(pa.string())),

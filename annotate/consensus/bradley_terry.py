@@ -23,8 +23,14 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import ndtr, ndtri
 
+from annotate.annotations import Codes
 from annotate.consensus.comparisons import Comparisons
-from annotate.consensus.davidson import Expected, expected_vote, probabilities
+from annotate.consensus.davidson import (
+    Expected,
+    expected_vote,
+    mean_probabilities,
+    probabilities,
+)
 from annotate.consensus.result import Consensus, Reals, above_chance, symmetric_share
 from annotate.consensus.scores import Scores, newton_aim, prior_scores, sums
 from annotate.errors import InputError
@@ -73,6 +79,7 @@ def bradley_terry(
         reliability=above_chance(accuracy, 2),
         objective=fit.objective,
         converged=converged,
+        foresee=fit.foresee,
     )
 
 
@@ -164,6 +171,12 @@ class _Fit:
     def differences(self) -> tuple[Reals, Reals]:
         """Mean and standard deviation of each pair's difference, shape (pairs,)."""
         return self._differences(self.scores)
+
+    def foresee(self, item: Codes, annotator: Codes) -> Reals:
+        """The chance of b, tie, a in these annotators' votes on these pairs, shape (votes, 3)."""
+        mean, sd = self.differences()
+        reliability = self.people.reliability[annotator]
+        return mean_probabilities(mean[item], sd[item], reliability, math.exp(self.people.log_tie))
 
     def _differences(self, scores: list[Scores]) -> tuple[Reals, Reals]:
         mean, variance = np.zeros((2, len(self.compared.prompt)))

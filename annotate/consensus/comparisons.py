@@ -6,11 +6,12 @@ with equally many options are computed together, as one block of arrays.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from annotate.annotations import Codes
 from annotate.consensus.result import Reals
@@ -81,6 +82,18 @@ class Comparisons:
             a, b = slot[self.option_a[pairs]], slot[self.option_b[pairs]]
             found.append(Block(prompts, int(size), pairs, row[self.prompt[pairs]], a, b))
         return found
+
+    def of_pairs(self, wanted: NDArray[np.bool_]) -> Comparisons:
+        """Those pairs only, with their votes; codes of options and prompts stay."""
+        votes = self.votes.select(wanted[self.votes.item])
+        names = [self.votes.items[at] for at in np.flatnonzero(wanted)]
+        place = np.cumsum(wanted) - 1
+        votes = replace(votes, item=place[votes.item], items=names, prompt=None)
+        return Comparisons(votes, self.prompt[wanted], self.option_a[wanted], self.option_b[wanted])
+
+    def of_votes(self, wanted: NDArray[np.bool_]) -> Comparisons:
+        """The same pairs with those votes only."""
+        return replace(self, votes=self.votes.select(wanted))
 
 
 def comparisons(votes: Labels, prompt: Column, output_a: Column, output_b: Column) -> Comparisons:

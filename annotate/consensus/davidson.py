@@ -52,6 +52,15 @@ def probabilities(x: Reals, tie: float) -> Reals:
     return np.exp(np.stack([-x / 2, with_tie, x / 2], axis=-1) - log_z[..., None])
 
 
+def mean_probabilities(mean: Reals, sd: Reals, reliability: Reals, tie: float) -> Reals:
+    """P(b), P(tie), P(a) when d ~ N(mean, sd²), shape (votes, 3)."""
+    d = mean[:, None] + sd[:, None] * _NODES
+    return np.asarray(
+        np.einsum("vnc,n->vc", probabilities(reliability[:, None] * d, tie), _WEIGHTS),
+        dtype=np.float64,
+    )
+
+
 class Expected(NamedTuple):
     """Means over the difference d of one vote's log-probability and its slopes, shape (votes,)."""
 

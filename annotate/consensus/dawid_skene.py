@@ -19,6 +19,7 @@ from __future__ import annotations
 import numpy as np
 import scipy.sparse as sp
 
+from annotate.annotations import Codes
 from annotate.consensus.majority import majority, vote_counts
 from annotate.consensus.result import Consensus, Reals, above_chance, symmetric_share
 from annotate.errors import InputError
@@ -97,6 +98,7 @@ def dawid_skene(
         reliability=above_chance(accuracy, classes),
         objective=own.objective,
         converged=converged,
+        foresee=own.foresee,
     )
 
 
@@ -132,6 +134,7 @@ class _Votes:
         )
         self.by_said = self.by_item.T.tocsr()
         self.answered = np.bincount(labels.item, minlength=len(labels.items)) > 0
+        self.all_answered = bool(self.answered.all())
         self.believed = _believed(labels)
         pseudo_items = self.believed[self.answered].sum(axis=0)
         weight = prior_items * self.classes / max(1, int(self.answered.sum()))
@@ -175,11 +178,13 @@ class _Em:
         if self.pooled:
             by_said = np.broadcast_to(by_said, (votes.people, votes.classes, votes.classes))
         log_prior = np.log(np.maximum(self.prior, _TINY))
-        log_joint = votes.by_item @ by_said.reshape(-1, votes.classes) + log_prior
-        top = log_joint.max(axis=1)
-        joint = np.exp(log_joint - top[:, None])
-        total = _mirrored_sum(joint)
-        self.probability = joint / total[:, None]
+        # Classes first: numpy adds long rows many times faster than many short ones.
+        log_joint = np.ascontiguousarray((votes.by_item @ by_said.reshape(-1, votes.classes)).T)
+        log_joint += log_prior[:, None]
+        top = log_joint.max(axis=0)
+        joint = np.exp(log_joint - top)
+        total = (joint + joint[::-1]).sum(axis=0) / 2
+        self.probability = np.ascontiguousarray((joint / total).T)
         likelihood = float((np.log(total) + top)[votes.answered].sum())
         cells = (pseudo_votes * log_confusion).reshape(len(log_confusion), -1)
         penalty = float(_mirrored_sum(cells).sum() + _mirrored_sum(votes.pseudo_items * log_prior))
@@ -188,7 +193,10 @@ class _Em:
     def _maximise(self, pseudo_votes: Reals | float) -> None:
         """M step: class shares and confusion matrices from the expected counts."""
         votes, classes = self.votes, self.votes.classes
-        shares = self.probability[votes.answered].sum(axis=0) + votes.pseudo_items
+        by_class = np.ascontiguousarray(self.probability.T)
+        if not votes.all_answered:
+            by_class = by_class[:, votes.answered]
+        shares = by_class.sum(axis=1) + votes.pseudo_items
         counts = np.asarray(votes.by_said @ self.probability)
         expected = counts.reshape(votes.people, classes, classes).transpose(0, 2, 1)
         if self.pooled:
@@ -201,3 +209,8 @@ class _Em:
         rows = _mirrored_sum(expected)[..., None]
         # An annotator may never meet a true class; without a prior every answer to it is likely.
         self.confusion = np.where(rows > 0, expected / np.maximum(rows, _TINY), 1 / classes)
+
+    def foresee(self, item: Codes, annotator: Codes) -> Reals:
+        """The chance of each answer of these annotators to these items, shape (n, classes)."""
+        chances = np.einsum("nt,nts->ns", self.probability[item], self.confusion[annotator])
+        return np.asarray(chances, dtype=np.float64)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from annotate.annotations import Codes
 from annotate.labels import Labels
 
 Reals = NDArray[np.float64]
+Foresight = Callable[[Codes, Codes], Reals]
+"""Maps items and annotators, shape (n,) each, to the chance of each class, shape (n, classes)."""
 
 
 @dataclass(frozen=True)
@@ -25,8 +29,10 @@ class Consensus:
     reliability: Reals
     """`accuracy` above chance: 0 for a guesser, 1 for one never wrong, shape (annotators,)."""
     objective: list[float]
-    """Penalised log-likelihood after each iteration."""
+    """Penalised log-likelihood, or its bound, after each iteration."""
     converged: bool
+    foresee: Foresight | None = field(default=None, repr=False, compare=False)
+    """What an annotator would answer; None where the method says nothing about it."""
 
     @property
     def margin(self) -> Reals:
