@@ -14,14 +14,26 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import cohen_kappa_score
+from statsmodels.stats.inter_rater import cohens_kappa, fleiss_kappa
 
 from annotate.agreement import (
     LEVELS,
     Level,
+    coincidences,
+    confusion,
+    gwet_ac1,
+    gwet_ac2,
+    kappa_table,
     krippendorff_alpha,
+    no_tie_agreement,
+    no_tie_alpha,
     pairwise_kappas,
     patterns,
+    rating_scales,
     raw_agreement,
+    strength_alpha,
+    three_way_alpha,
+    tie_rate,
 )
 from annotate.agreement_report import agreement_of_table, agreement_report
 from annotate.consensus import majority
@@ -175,6 +187,223 @@ def test_items_collapse_to_their_counts() -> None:
     # ab, ba and (b, a) count the same; aa is another.
     assert sorted(found.multiplicity.tolist()) == [1, 3]
     assert found.sizes.tolist() == [2.0, 2.0]
+
+
+def test_coincidences_are_as_published() -> None:
+    # Krippendorff 2011, section C: the coincidence matrix of his example.
+    assert coincidences(labels_of(KRIPPENDORFF_2011)) == pytest.approx(
+        np.array(
+            [
+                [7, 4 / 3, 1 / 3, 1 / 3, 0],
+                [4 / 3, 10, 4 / 3, 1 / 3, 0],
+                [1 / 3, 4 / 3, 8, 1 / 3, 0],
+                [1 / 3, 1 / 3, 1 / 3, 4, 0],
+                [0, 0, 0, 0, 3],
+            ]
+        )
+    )
+
+
+# Gwet 2008 and his handbook (2014): two abstractors, 100 patients, three diagnoses.
+ABSTRACTORS = np.array([[13, 0, 0], [0, 20, 7], [0, 4, 56]])
+
+
+def labels_of_table(table: np.ndarray[Any, Any]) -> Labels:
+    """Two annotators' contingency table, item by item."""
+    cells = [(i, j) for i, row in enumerate(table) for j, n in enumerate(row) for _ in range(n)]
+    answers = [
+        (str(at), who, str(said))
+        for at, cell in enumerate(cells)
+        for who, said in zip("ab", cell, strict=True)
+    ]
+    return encode(*zip(*answers, strict=True))
+
+
+def test_ac1_and_ac2_are_as_published() -> None:
+    four = labels_of(KRIPPENDORFF_2011)  # Gwet uses the same table, unit 12 counting for chance
+    assert value(gwet_ac1(four)) == pytest.approx(0.77544, abs=5e-6)
+    assert value(gwet_ac2(four)) == pytest.approx(0.914, abs=5e-4)
+    abstractors = labels_of_table(ABSTRACTORS)
+    assert value(gwet_ac1(abstractors)) == pytest.approx(0.8493305, abs=5e-8)
+    (pair,) = pairwise_kappas(abstractors, resamples=20)
+    assert value(pair.kappa) == pytest.approx(0.7964094, abs=5e-8)
+    # Alpha by its own definition; some programs give another interval, none another value.
+    assert value(krippendorff_alpha(abstractors)) == pytest.approx(0.7972585, abs=5e-8)
+
+
+def test_ac1_by_hand_where_kappa_is_a_paradox() -> None:
+    # Of 125 both say yes 118 times, one of them 5 and 2: pa = .944. yes is given 243 of 250 times:
+    # pe = 2 · .972 · .028 = .054432; AC1 = (.944 - .054432) / (1 - .054432) = .940776.
+    labels = labels_of_table(np.array([[118, 5], [2, 0]]))
+    assert value(gwet_ac1(labels)) == pytest.approx((0.944 - 0.054432) / (1 - 0.054432), abs=1e-12)
+    (pair,) = pairwise_kappas(labels, resamples=20)
+    assert value(pair.kappa) == pytest.approx(-0.0234, abs=5e-5)
+
+
+def test_ac2_by_hand() -> None:
+    # Ratings 1-1, 1-2, 3-3, and 2 alone. Weights: 1, 3/4 one apart, 0 two apart; their sum is 6.
+    # pa = (1 + 3/4 + 1)/3 = 11/12. Shares: 1 is (1 + 1/2)/4, 2 is (1/2 + 1)/4, 3 is 1/4.
+    # pe = 6/6 · (3/8 · 5/8 · 2 + 1/4 · 3/4) = 21/32; AC2 = (11/12 - 21/32) / (11/32).
+    labels = labels_of(["1 1 3 2", "1 2 3 ."])
+    assert value(gwet_ac2(labels)) == pytest.approx((11 / 12 - 21 / 32) / (11 / 32))
+
+
+def gwet_by_definition(table: list[list[int | None]], weights: np.ndarray[Any, Any]) -> float:
+    """Gwet 2014, equations of chapters 2 and 4, item by item."""
+    names = sorted({x for row in table for x in row if x is not None})
+    counts = np.array([[sum(x == name for x in row) for name in names] for row in table], float)
+    counts = counts[counts.sum(axis=1) > 0]
+    sizes = counts.sum(axis=1)
+    alike = [
+        sum(row[k] * (weights[k] @ row - 1) for k in range(len(names))) / (m * (m - 1))
+        for row, m in zip(counts, sizes, strict=True)
+        if m > 1
+    ]
+    shares = (counts / sizes[:, None]).mean(axis=0)
+    q = len(names)
+    chance = weights.sum() / (q * (q - 1)) * (shares * (1 - shares)).sum()
+    return float((np.mean(alike) - chance) / (1 - chance))
+
+
+@settings(deadline=None, max_examples=60)
+@given(answer_tables)
+def test_ac1_and_ac2_are_their_definitions(table: list[list[int | None]]) -> None:
+    rows = [" ".join("." if x is None else str(x) for x in row) for row in zip(*table, strict=True)]
+    names = sorted({x for row in table for x in row if x is not None})
+    if not names:
+        return
+    labels = labels_of(rows)
+    pairable = any(sum(x is not None for x in row) > 1 for row in table)
+    apart = np.subtract.outer(names, names) ** 2
+    for ours, weights in (
+        (gwet_ac1, np.eye(len(names))),
+        (gwet_ac2, 1 - apart / max(apart.max(), 1)),
+    ):
+        figure = ours(labels, resamples=20)
+        if len(names) < 2 or not pairable:
+            assert figure.value is None
+            assert figure.reason
+        else:
+            assert value(figure) == pytest.approx(gwet_by_definition(table, weights), abs=1e-9)
+
+
+@settings(deadline=None, max_examples=40)
+@given(answer_tables)
+def test_kappas_with_missing_answers_are_statsmodels(table: list[list[int | None]]) -> None:
+    rows = [" ".join("." if x is None else str(x) for x in row) for row in zip(*table, strict=True)]
+    if all(set(row.split()) == {"."} for row in rows):
+        return
+    labels = labels_of(rows)
+    found = kappa_table(labels)
+    for first, second, n, agreement, kappa in zip(
+        found.first, found.second, found.n, found.agreement, found.kappa, strict=True
+    ):
+        names = labels.annotators[first], labels.annotators[second]
+        cells = confusion(labels, *names)
+        assert (cells.sum(), np.trace(cells) / n) == (n, pytest.approx(agreement))
+        if np.isnan(kappa):
+            assert np.count_nonzero(cells) == 1
+        else:
+            assert kappa == pytest.approx(cohens_kappa(cells).kappa, abs=1e-9)
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.lists(st.lists(st.integers(0, 2), min_size=3, max_size=3), min_size=2, max_size=20))
+def test_alpha_of_complete_tables_is_fleiss_kappa_corrected(table: list[list[int]]) -> None:
+    # For complete tables 1 - alpha = (1 - kappa) (1 - 1/n) with n answers (Krippendorff 2011).
+    counts = np.array([[row.count(label) for label in range(3)] for row in table])
+    rows = [" ".join(map(str, row)) for row in zip(*table, strict=True)]
+    figure = krippendorff_alpha(labels_of(rows), resamples=20)
+    if len({label for row in table for label in row}) > 1:
+        expected = 1 - (1 - fleiss_kappa(counts)) * (1 - 1 / counts.sum())
+        assert value(figure) == pytest.approx(expected, abs=1e-9)
+
+
+def test_ties_are_left_out_or_counted() -> None:
+    votes = labels_of(["a a tie b tie", "a b tie tie ."])
+    # Pairs aa, ab, tt, bt: of 8 answers 3 a, 2 b, 3 ties; observed 2 of 4, expected 42 of 56.
+    assert value(three_way_alpha(votes)) == pytest.approx(1 - (2 / 4) / (42 / 56))
+    # Without ties aa and ab remain: observed 1/2, expected 6 of 12.
+    assert value(no_tie_alpha(votes)) == pytest.approx(0)
+    assert value(no_tie_agreement(votes)) == pytest.approx(0.5)
+    assert (value(tie_rate(votes)), tie_rate(votes).n) == (pytest.approx(4 / 9), 5)
+    everyone = labels_of(["tie tie", "tie tie"])
+    assert no_tie_alpha(everyone).reason == "every answer is a tie"
+    assert three_way_alpha(everyone).reason == "every answer is the same"
+    assert value(tie_rate(everyone)) == 1.0
+
+
+def test_strengths_are_ordinal_and_without_ties_a_sign() -> None:
+    strengths = labels_of(["-3 1 2 0", "-1 3 -2 1"])
+    assert strength_alpha(strengths).value == krippendorff_alpha(strengths, "ordinal").value
+    signs = labels_of(["a b b .", "a b a b"])
+    assert value(no_tie_alpha(strengths, tie="0")) == value(krippendorff_alpha(signs))
+
+
+def test_offset_and_scale_by_hand() -> None:
+    # b is a plus 2 throughout; c has half of a's spread about the same mean, 3.
+    scales = rating_scales(labels_of(["1 3 5 3", "3 5 7 5", "2 3 4 3"]))
+    # Others' means: of a 2.5 4 5.5 4, so -1.5 -1 -.5 -1; of b 1.5 3 4.5 3, of c 2 4 6 4.
+    assert [value(one.offset) for one in scales] == pytest.approx([-1, 2, -1])
+    # Variances: a and b 2, c 1/2. The others of a: b about 5 and c about 3, centre 4: 1 + 5/4.
+    assert value(scales[0].scale) == pytest.approx(np.sqrt(2 / (1 + 5 / 4)))
+    assert scales[0].offset.low == pytest.approx(
+        -1 - 3.182446 * np.std([0.5, 0, -0.5, 0], ddof=1) / 2
+    )
+    alone = rating_scales(labels_of(["1 2", ". ."][:1]))
+    assert alone[0].offset.reason == "nobody else rated the same items"
+    flat = rating_scales(labels_of(["1 2 3", "2 2 2"]))
+    assert flat[1].scale.reason == "ratings without spread"
+
+
+@pytest.mark.parametrize(
+    ("rows", "reason"),
+    [
+        (["1 2 1"], "only one annotator"),
+        (["1 .", ". 2"], "no item has two answers"),
+        (["2 2", "2 2"], "the same"),
+    ],
+)
+def test_every_measure_of_labels_says_why_it_is_undefined(rows: list[str], reason: str) -> None:
+    labels = labels_of(rows)
+    for measure in (krippendorff_alpha, gwet_ac1, gwet_ac2, strength_alpha, three_way_alpha):
+        figure = measure(labels)
+        assert figure.value is None
+        assert reason in figure.reason
+        assert (figure.over_annotators.low, figure.over_items.high) == (None, None)
+        assert (figure.n_items, figure.n_annotators) == (len(set(labels.item)), len(rows))
+        assert figure.definition
+        json.dumps(figure.to_dict(), allow_nan=False)
+
+
+def test_no_answers_are_no_figure() -> None:
+    nothing = labels_of(["1 2", "1 1"]).without(["annotator 0", "annotator 1"])
+    for measure in (krippendorff_alpha, raw_agreement, gwet_ac1, gwet_ac2, tie_rate, no_tie_alpha):
+        assert measure(nothing).reason == "no answers"
+    assert (pairwise_kappas(nothing), rating_scales(nothing)) == ([], [])
+
+
+def test_one_figure_is_of_one_version_of_the_guideline() -> None:
+    labels = encode(
+        ["q", "q", "r", "r"] * 2, ["a", "b"] * 4, ["1", "2", "2", "2", "1", "1", "2", "2"],
+        guideline=["g@v1"] * 4 + ["g@v2"] * 4,
+    )  # fmt: skip
+    for measure in (krippendorff_alpha, raw_agreement, gwet_ac1, gwet_ac2, tie_rate, no_tie_alpha):
+        assert measure(labels).value is None
+        assert "2 versions of the guideline (g@v1, g@v2)" in measure(labels).reason
+    with pytest.raises(ValueError, match="take them apart or pool"):
+        pairwise_kappas(labels)
+    with pytest.raises(ValueError, match="take them apart or pool"):
+        rating_scales(labels)
+    by_version = {name: raw_agreement(part) for name, part in labels.by_version().items()}
+    assert {name: (f.value, f.guideline) for name, f in by_version.items()} == {
+        "g@v1": (0.5, "g@v1"),
+        "g@v2": (1.0, "g@v2"),
+    }
+    assert (raw_agreement(labels.pooled()).value, raw_agreement(labels.pooled()).guideline) == (
+        1.0,
+        None,
+    )
 
 
 def test_a_million_answers_take_seconds() -> None:

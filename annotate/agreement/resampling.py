@@ -172,8 +172,9 @@ def _people(removed: _Removed, over_items: float, how: Resampling) -> Interval:
         return Interval(None, None, OVER_ANNOTATORS, "none", how.confidence, reason)
     between = (n - 1) / n * float(((without - without.mean()) ** 2).sum())
     variance = over_items + max(0.0, between - removed.over_answers(how.seed))
-    freedom = (n - 1) * (variance / between) ** 2 if between > 0 else math.inf
-    half = float(student.ppf((1 + how.confidence) / 2, max(freedom, 1.0))) * math.sqrt(variance)
+    # Satterthwaite's degrees of freedom, those of the items being many.
+    freedom = (n - 1) * max(1.0, variance / between) ** 2 if between > 0 else math.inf
+    half = float(student.ppf((1 + how.confidence) / 2, freedom)) * math.sqrt(variance)
     low, high = removed.value - half, min(1.0, removed.value + half)
     return Interval(low, high, OVER_ANNOTATORS, JACKKNIFE, how.confidence)
 
