@@ -20,8 +20,9 @@ from annotate.cli import (
 )
 
 _ORDER = (
-    "init up down users import generate push simulate pull agreement judge plan build train "
-    "evaluate failures rounds dashboard runs verify trace ledger reindex backup restore demo"
+    "init up down users import generate push simulate pull agreement judge plan tune-filters "
+    "build train evaluate failures rounds dashboard runs verify trace ledger reindex backup "
+    "restore demo"
 ).split()
 
 

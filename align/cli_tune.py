@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import click
 
 from align.cli import align_commands
-from annotate.cli import here, json_option, seed_option
+from annotate.cli import again_option, here, json_option, report, seed_option
 
 model_option = click.option(
     "--model",
@@ -61,3 +62,53 @@ def plan_votes(
     found = plan(project, chosen, budgets, model=model, seed=seed, draws=draws)
     text = json.dumps(found.to_dict(), indent=1) if as_json else "\n".join(found.lines())
     click.echo(text)
+
+
+@align_commands.command("tune-filters")
+@click.argument("run_ids", metavar="[JUDGE_RUN]...", nargs=-1)
+@click.option(
+    "--grid",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="YAML with overlaps, methods and filters to combine instead of the shipped grid.",
+)
+@model_option
+@click.option(
+    "--seeds",
+    type=click.IntRange(min=2),
+    default=5,
+    show_default=True,
+    help="How often prompts are dealt anew into what is trained on and what is held out.",
+)
+@seed_option
+@again_option
+@json_option
+def tune_filters(
+    run_ids: tuple[str, ...],
+    grid: Path | None,
+    model: str,
+    seeds: int,
+    seed: int,
+    again: bool,
+    as_json: bool,
+) -> None:
+    """Choose overlap, aggregation and filters by what they do to a reward model.
+
+    Every setting is scored on held-out pairs by the majority of votes that it never saw, at equal
+    votes bought and at equal pairs. The choice and its runners-up go into recipes/build-tuned.yaml;
+    figures over held-out prompts and seeds. Pairs need two votes or more to be a truth.
+    """
+    project = here()
+    from align.tune.grid import read_grid
+    from align.tune.tune import tune
+
+    chosen = [project.resolve(run_id) for run_id in run_ids] or [project.latest("judge")]
+    run = tune(
+        project, chosen, grid=read_grid(grid), model=model, seeds=seeds, seed=seed, again=again
+    )
+    if as_json:
+        click.echo((run.path / "tuned.json").read_text(encoding="utf-8"))
+        return
+    click.echo((run.path / "tuned.txt").read_text(encoding="utf-8"))
+    line = f"{run.metrics['choice']}, of {run.metrics['settings']} settings"
+    report(run, f"{line}; recipes/build-tuned.yaml", "handloom build --recipe build-tuned")

@@ -159,6 +159,27 @@ SCHEMAS: dict[str, pa.Schema] = {
             "split": _TEXT,
         }
     ),
+    # What a classifier proposes, about a prompt or one of its outputs.
+    "suggestions": pa.schema(
+        {
+            "prompt_id": _TEXT,
+            "output_id": _TEXT,  # null where it is about the prompt
+            "value": _TEXT,  # JSON, a list of its labels, the most probable first
+            "score": _REAL,  # their probability; of several the least
+            "agent": _TEXT,
+        }
+    ),
+    # Of a push: the suggestions that its items could have, and which were kept back.
+    "suggested": pa.schema(
+        {
+            "item_id": _TEXT,
+            "question": _TEXT,
+            "value": _TEXT,  # as in `responses`
+            "score": _REAL,
+            "agent": _TEXT,
+            "shown": pa.bool_(),
+        }
+    ),
     # Outputs that people found good enough or not, for KTO.
     "kto": pa.schema(
         {
@@ -219,6 +240,60 @@ SCHEMAS: dict[str, pa.Schema] = {
             "versus_completion": _TEXT,
         }
     ),
+    # Items of a push that test annotators; they are shown like any other.
+    "mixed": pa.schema(
+        {
+            "item_id": _TEXT,
+            "role": _TEXT,  # "gold", "repeat" (in the same order) or "swap" (turned round)
+            "of_item": _TEXT,  # the item that is repeated; null of gold
+            "answer": _TEXT,  # a JSON object, question → value as in `responses`; null of repeats
+        }
+    ),
+    # Pairs chosen for more labels, the most wanted first: a source like `failures`.
+    "chosen": pa.schema(
+        {
+            "pair_id": _TEXT,
+            "prompt_id": _TEXT,
+            "output_a": _TEXT,
+            "output_b": _TEXT,
+            "score": _REAL,  # what it was chosen by; null where it lacked its first labels
+            "why": _TEXT,
+            "votes_a": _COUNT,
+            "votes_b": _COUNT,
+            "ties": _COUNT,
+            "strength_median": _COUNT,  # of all votes, as `votes.strength`; null without any
+            "annotators": _TEXTS,  # who voted on it already
+        }
+    ),
+    # Of `tune-filters`, one row a setting; figures are accuracies on held-out pairs.
+    "tuned_settings": pa.schema(
+        {
+            "setting": _TEXT,
+            "overlap": _TEXT,
+            "method": _TEXT,
+            "filters": _TEXT,  # JSON
+            "pairs_kept": _REAL,  # at equal votes, mean over seeds and folds
+            "dropped": _REAL,  # share of judged pairs
+            **{
+                f"{figure}{end}": _REAL
+                for figure in ("equal_votes", "equal_pairs", "behind")  # behind the choice
+                for end in ("", "_low", "_high")
+            },
+            "told_apart": pa.bool_(),
+            "same_as": _TEXT,  # a setting that kept the same pairs throughout
+            "reason": _TEXT,  # why there is no figure
+        }
+    ),
+    # One row a setting, seed and comparison ("votes" or "pairs").
+    "tuned_trials": pa.schema(
+        {
+            "setting": _TEXT,
+            "comparison": _TEXT,
+            "seed": _COUNT,
+            "pairs_kept": _REAL,
+            "accuracy": _REAL,
+        }
+    ),
     "quarantine": pa.schema(
         {
             "file": _TEXT,
@@ -228,6 +303,15 @@ SCHEMAS: dict[str, pa.Schema] = {
             "content": _TEXT,
         }
     ),
+}
+
+# Of a pull run: answers to `mixed` items. Of a push run: what its gold items show.
+SCHEMAS |= {
+    "mixed_responses": SCHEMAS["responses"],
+    "gold_prompts": SCHEMAS["prompts"],
+    "gold_outputs": SCHEMAS["outputs"],
+    # Of a judge run: the votes of reviewers, who saw the earlier votes.
+    "adjudications": SCHEMAS["votes"],
 }
 
 

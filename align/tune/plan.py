@@ -167,16 +167,10 @@ def plan(
         found = expect(_so_far(data), sorted(set(budgets)), seed=seed, draws=draws)
     except InputError as error:
         raise InputError(error.what, where=data.origin, remedy=error.remedy) from None
-    given = data.given
     return Plan(
         origin=data.origin,
         model=data.model,
-        so_far={
-            "votes": int(given.sum()),
-            "pairs": data.pairs,
-            "repeated": int((given >= 2).sum()),
-            "annotators": len(set(data.votes["annotator"].to_pylist())),
-        },
+        so_far=_size(data),
         noise={
             name: _over_futures([getattr(noise, name) for noise in found.noises], seed)
             for name in ("flip", "scale", "residual", "ties")
@@ -185,6 +179,16 @@ def plan(
         budgets=[outlooks(found, votes, seed) for votes in found.budgets],
         seed=seed,
     )
+
+
+def _size(data: Voted) -> dict[str, int]:
+    given = data.given
+    return {
+        "votes": int(given.sum()),
+        "pairs": data.pairs,
+        "repeated": int((given >= 2).sum()),
+        "annotators": len(set(data.votes["annotator"].to_pylist())),
+    }
 
 
 def _so_far(data: Voted) -> VotesSoFar:

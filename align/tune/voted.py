@@ -34,6 +34,8 @@ class Voted:
     """The reward model, in words."""
     differences: Reals
     """Features of output a less those of output b, shape (pairs, d)."""
+    pair_ids: pa.Array
+    """Of each pair."""
     prompt: Codes
     """Code of each pair's prompt, shape (pairs,)."""
     votes: pa.Table
@@ -88,13 +90,7 @@ def voted(project: Project, judge_runs: Sequence[Run], *, model: str, seed: int)
             where=sources.origin,
             remedy="Let people judge outputs of other prompts",
         )
-    votes = pa.concat_tables([run.read("votes") for run in judge_runs])
-    votes = votes.filter(pc.is_in(votes["pair_id"], value_set=usable["pair_id"]))
-    votes = votes.sort_by([("pair_id", "ascending"), ("annotator", "ascending")])
-    pair = pc.index_in(votes["pair_id"], value_set=usable["pair_id"]).to_numpy()
-    sign = pc.if_else(
-        pc.equal(votes["vote"], "tie"), 0, pc.if_else(pc.equal(votes["vote"], "a"), 1, -1)
-    )
+    votes, pair, sign = _votes(judge_runs, usable["pair_id"])
     outputs = _shown(usable, sources.outputs)
     features, words = _features(project, outputs, sources.prompts, model, seed)
     row = {name: n for n, name in enumerate(outputs["output_id"].to_pylist())}
@@ -103,12 +99,26 @@ def voted(project: Project, judge_runs: Sequence[Run], *, model: str, seed: int)
         origin=sources.origin,
         model=words,
         differences=features[a] - features[b],
+        pair_ids=usable["pair_id"].combine_chunks(),
         prompt=usable["prompt_id"].combine_chunks().dictionary_encode().indices.to_numpy(),
         votes=votes,
-        pair=pair.astype(np.int64),
-        sign=sign.to_numpy().astype(np.int8),
+        pair=pair,
+        sign=sign,
         outputs=outputs,
     )
+
+
+def _votes(
+    judge_runs: Sequence[Run], pairs: pa.ChunkedArray
+) -> tuple[pa.Table, Codes, NDArray[np.int8]]:
+    """The votes on these pairs, the row of each vote's pair, and its sign."""
+    votes = pa.concat_tables([run.read("votes") for run in judge_runs])
+    votes = votes.filter(pc.is_in(votes["pair_id"], value_set=pairs))
+    votes = votes.sort_by([("pair_id", "ascending"), ("annotator", "ascending")])
+    pair = pc.index_in(votes["pair_id"], value_set=pairs).to_numpy()
+    vote = votes["vote"]
+    sign = pc.if_else(pc.equal(vote, "tie"), 0, pc.if_else(pc.equal(vote, "a"), 1, -1))
+    return votes, pair.astype(np.int64), sign.to_numpy().astype(np.int8)
 
 
 def _open(judgements: pa.Table, sources: Sources) -> pa.Array:
