@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,10 +48,11 @@ def read_label_table(
 
     The columns time (ISO 8601, UTC where it names no zone), guideline (the version answered under)
     and prompt (what several items have in common) are read where they are there, and may be blank;
-    others are ignored. A row without item, annotator or label or with another time is set aside, as
-    is every row of an annotator who gives one item different labels under one guideline, and of an
-    item of two prompts: which was meant cannot be known. One pass in columns, a few seconds and
-    about 200 bytes a row for millions of rows.
+    others are ignored. A row without item, annotator or label is set aside, as is one with another
+    time or with an infinite number among numbers as labels, and every row of an annotator who gives
+    one item different labels under one guideline, and of an item of two prompts: which was meant
+    cannot be known. One pass in columns, a few seconds and about 200 bytes a row for millions of
+    rows.
 
     Args:
         path: the file.
@@ -66,6 +68,7 @@ def read_label_table(
     reason, texts = _blank(table)
     if check is not None:
         _checked(texts, reason, check)
+    _finite(texts, reason)
     time = _times(texts, reason)
     merged = _repeated(texts, reason)
     usable = (reason == "") & ~merged
@@ -175,6 +178,18 @@ def _checked(texts: pa.Table, reason: NDArray[np.object_], check: Callable[[str]
     rows = np.flatnonzero((reason == "") & labels.is_valid().to_numpy(zero_copy_only=False))
     why = refused[labels.indices.to_numpy(zero_copy_only=False)[rows].astype(np.int64)]
     reason[rows] = why
+
+
+def _finite(texts: pa.Table, reason: NDArray[np.object_]) -> None:
+    """Give rows whose label is an infinite number a reason, where all labels are numbers."""
+    distinct = pc.unique(texts["label"].filter(pa.array(reason == ""))).to_pylist()
+    try:
+        infinite = [text for text in distinct if math.isinf(float(text))]
+    except ValueError:
+        return  # words, of which "inf" may be one
+    if infinite:
+        found = pc.is_in(texts["label"], pa.array(infinite, pa.string())).to_numpy()
+        reason[found & (reason == "")] = "its label is not a finite number"
 
 
 def _times(texts: pa.Table, reason: NDArray[np.object_]) -> Codes | None:

@@ -86,11 +86,11 @@ def coverage(
                 within(of_items.low, of_items.high, population),
             )
         )
-    shares = [float(share) for share in np.mean(held, axis=0)]
+    items_held, people_held, others_held = (float(share) for share in np.mean(held, axis=0))
+    error = round(math.sqrt(0.95 * 0.05 / replications), 4)
     return Coverage(
-        people, items, overlap, replications, *shares,
-        error=round(math.sqrt(0.95 * 0.05 / replications), 4),
-    )  # fmt: skip
+        people, items, overlap, replications, items_held, people_held, others_held, error
+    )
 
 
 def within(low: float | None, high: float | None, value: float) -> bool:

@@ -245,3 +245,12 @@ def test_a_label_that_a_check_refuses_is_set_aside_with_its_reason(tmp_path: Pat
 def test_texts_that_happen_to_be_numbers_stay_apart(tmp_path: Path) -> None:
     path = written(tmp_path / "l.csv", HEADER + "q,ann,2\nq,bob,2.0\n")
     assert read_label_table(path, numbers=False).labels.classes == ["2", "2.0"]
+
+
+def test_infinite_ratings_are_set_aside_and_infinite_words_are_words(tmp_path: Path) -> None:
+    path = written(tmp_path / "t.csv", HEADER + "q,ann,1\nq,bob,inf\nr,ann,-Infinity\nr,bob,2\n")
+    reason = "its label is not a finite number"
+    assert set_aside(path) == [(3, reason), (4, reason)]
+    assert read_label_table(path).labels.values.tolist() == [1.0, 2.0]
+    words = written(tmp_path / "w.csv", HEADER + "q,ann,inf\nq,bob,sup\n")
+    assert read_label_table(words).labels.classes == ["inf", "sup"]
