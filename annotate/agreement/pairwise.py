@@ -15,7 +15,7 @@ from annotate.agreement.alpha import krippendorff_alpha
 from annotate.agreement.figure import Figure
 from annotate.agreement.patterns import contributions, patterns
 from annotate.agreement.raw import raw_agreement, share
-from annotate.agreement.reasons import nothing_to_compare, undefined_figure
+from annotate.agreement.reasons import distinct, nothing_to_compare, undefined_figure
 from annotate.agreement.resampling import Resampling, measured
 from annotate.labels import Labels
 from annotate.statistics import RESAMPLES
@@ -61,7 +61,7 @@ def no_tie_agreement(
 def tie_rate(votes: Labels, *, tie: str = TIE, seed: int = 0, resamples: int = RESAMPLES) -> Figure:
     """The share of answers that prefer neither; `n_pairable` counts all items with an answer."""
     definition = "Tie rate: the share of answers that prefer neither"
-    n = len(np.unique(votes.item))
+    n = distinct(votes.item)
     reason = nothing_to_compare(votes, n)
     if reason and reason != "only one annotator":
         return undefined_figure(votes, reason, definition, pairable=n)

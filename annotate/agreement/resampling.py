@@ -40,8 +40,11 @@ BOOTSTRAP = "percentile bootstrap"
 JACKKNIFE = "item bootstrap and delete-one-annotator jackknife"
 # Cells of one block of sums or of drawn counts: 32 MB, however many there are.
 _BLOCK = 4_000_000
-# Of answers that differ in what they take away, so many are sampled at most.
-_ANSWERS = 20_000
+# Of answers that differ in what they take away, so many are sampled at most, or as many as have so
+# many sums in all.
+_ANSWERS, _ANSWER_CELLS = 20_000, 40_000_000
+# Beyond so many cells pairs of codes are counted by sorting.
+_COUNTABLE = 20_000_000
 
 
 @dataclass(frozen=True)
@@ -193,8 +196,9 @@ class _Removed:
         """The value without each annotator whose answers count, shape (annotators,)."""
         parts = self.parts
         counting = parts.loss >= 0
-        _, person = np.unique(parts.annotator[counting], return_inverse=True)
-        return self._values(self._taken(person, parts.loss[counting]))
+        person = parts.annotator[counting]
+        taken = self._taken(person, parts.loss[counting])
+        return self._values(sp.csr_array(taken[np.bincount(person) > 0]))
 
     def over_answers(self, seed: int) -> float:
         """The variance that chance in single answers gives the value."""
@@ -209,18 +213,20 @@ class _Removed:
             _, cell = np.unique(key + parts.annotator[counting], return_inverse=True)
             taken = self._taken(cell, loss)
             times = np.ones(taken.shape[0], dtype=np.int64)
-        kept, scale = _sample(times, seed)
+        kept, scale = _sample(times, taken.shape[1], seed)
         changes = self._values(sp.csr_array(taken[kept])) - self.value
         # An answer without which nothing is defined says nothing about chance in the others.
         return float(np.nansum(times[kept] * changes**2) * scale)
 
     def _taken(self, group: Codes, loss: Codes) -> sp.csr_array:
         """The sums that each group of answers takes away, shape (groups, sums)."""
-        counts = sp.coo_array(
-            (np.ones(len(group)), (group, loss)),
-            shape=(int(group.max(initial=-1)) + 1, self.parts.losses.shape[0]),
-        )
-        return sp.csr_array(counts.tocsr() @ self.parts.losses)
+        shape = int(group.max(initial=-1)) + 1, self.parts.losses.shape[0]
+        if shape[0] * shape[1] <= _COUNTABLE:
+            cells = np.bincount(group * shape[1] + loss, minlength=shape[0] * shape[1])
+            counts = sp.csr_array(cells.reshape(shape).astype(np.float64))
+        else:
+            counts = sp.coo_array((np.ones(len(group)), (group, loss)), shape=shape).tocsr()
+        return sp.csr_array(counts @ self.parts.losses)
 
     def _values(self, taken: sp.csr_array) -> Reals:
         """The statistic without what each row takes away, in blocks of bounded memory."""
@@ -231,9 +237,10 @@ class _Removed:
         return np.concatenate(found) if found else np.empty(0)
 
 
-def _sample(times: Codes, seed: int) -> tuple[Codes, float]:
+def _sample(times: Codes, sums: int, seed: int) -> tuple[Codes, float]:
     """Some of the answers if there are many, and how many each of them stands for."""
-    if len(times) <= _ANSWERS:
+    most = max(500, min(_ANSWERS, _ANSWER_CELLS // max(sums, 1)))
+    if len(times) <= most:
         return np.arange(len(times)), 1.0
-    kept = np.random.default_rng(seed).choice(len(times), size=_ANSWERS, replace=False)
-    return np.sort(kept), len(times) / _ANSWERS
+    kept = np.random.default_rng(seed).choice(len(times), size=most, replace=False)
+    return np.sort(kept), len(times) / most

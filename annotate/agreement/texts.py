@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections import Counter
 
 import numpy as np
+import scipy.sparse as sp
 
 from annotate.agreement.contributions import answer_pairs, contributions_of_pairs
 from annotate.agreement.figure import Figure
 from annotate.agreement.raw import share
 from annotate.agreement.reasons import nothing_to_compare, undefined_figure
 from annotate.agreement.resampling import Resampling, measured
-from annotate.annotations import Codes, Texts
+from annotate.annotations import Texts
 from annotate.labels import factorize
 from annotate.statistics import RESAMPLES, Reals
 
@@ -51,28 +51,23 @@ def word_overlap(texts: Texts, *, seed: int = 0, resamples: int = RESAMPLES) -> 
         "words| / (|words of one| + |words of the other|), repeats counted"
     )
     pairs = answer_pairs(texts.item)
-    words, length = _words(texts)
-    common = _common(words, pairs.first, pairs.second)
+    words = _words(texts)
+    length = np.asarray(words.sum(axis=1), dtype=np.float64)
+    # Words in common, each as often as in the text that has fewer of it.
+    fewer = words[pairs.first].minimum(words[pairs.second])
+    common = np.asarray(fewer.sum(axis=1), dtype=np.float64)
     both = length[pairs.first] + length[pairs.second]
     overlap = np.divide(2 * common, both, out=np.ones(len(both)), where=both > 0)
     return _over_pairs(texts, overlap, definition, Resampling(seed, resamples))
 
 
-def _words(texts: Texts) -> tuple[list[Counter[str]], Codes]:
-    """The words of each text with their counts, and how many they are."""
-    words = [Counter(_WORD.findall(normalised(text))) for text in texts.text]
-    return words, np.array([bag.total() for bag in words], dtype=np.int64)
-
-
-def _common(words: list[Counter[str]], first: Codes, second: Codes) -> Reals:
-    """Words that two texts have in common, each as often as in the one that has fewer."""
-    return np.array(
-        [
-            (words[one] & words[two]).total()
-            for one, two in zip(first.tolist(), second.tolist(), strict=True)
-        ],
-        dtype=np.float64,
-    )
+def _words(texts: Texts) -> sp.csr_array:
+    """How often each text has each word, shape (texts, words)."""
+    found = [_WORD.findall(normalised(text)) for text in texts.text]
+    word, names = factorize([word for words in found for word in words])
+    row = np.repeat(np.arange(len(found)), [len(words) for words in found])
+    counts = sp.coo_array((np.ones(len(word)), (row, word)), shape=(len(found), len(names)))
+    return counts.tocsr()
 
 
 def _over_pairs(texts: Texts, values: Reals, definition: str, how: Resampling) -> Figure:
