@@ -67,11 +67,18 @@ def log_odds(posterior: Reals) -> Reals:
 
 def difficulty_temperature(equally_hard: Reals, graded: Reals) -> float:
     """T that brings the first model's posteriors nearest to the mean of both models'."""
-    return _nearest(log_odds(equally_hard), (equally_hard + graded) / 2)
+    turned = equally_hard < 0.5
+    flat, grade = (np.where(turned, 1 - each, each) for each in (equally_hard, graded))
+    return _nearest(log_odds(flat), (flat + grade) / 2)
 
 
 def _nearest(z: Reals, target: Reals, centre: float = 1.0, weight: float = 0.0) -> float:
-    """T of least cross-entropy to `target`, with a normal prior on log T."""
+    """T of least cross-entropy to `target`, with a normal prior on log T.
+
+    Turned to z > 0 first, so that the mirror image of the same data has the same T to the last bit.
+    """
+    target = np.where(z < 0, 1 - target, target)[z != 0]
+    z = np.abs(z)[z != 0]
 
     def loss(log_t: float) -> float:
         cooled = z / np.exp(log_t)
@@ -114,7 +121,8 @@ def held_out(compared: Comparisons, fit: Fit) -> HeldOut:
         if foresee is None:
             continue
         chance = foresee(item[test], compared.votes.annotator[test])
-        stated.append(0.5 + (chance[:, 2] - chance[:, 0]) / 2)
+        lead = chance[:, 2] - chance[:, 0]
+        stated.append(symmetric_share(np.abs(lead), np.sign(lead)))
         outcome.append(compared.votes.label[test] / 2)
     said = np.concatenate([np.empty(0), *stated])
     was = np.concatenate([np.empty(0), *outcome])
