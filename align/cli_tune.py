@@ -72,6 +72,13 @@ def plan_votes(
     metavar="FILE",
     help="YAML with overlaps, methods and filters to combine instead of the shipped grid.",
 )
+@click.option(
+    "--gold",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    metavar="FILE",
+    help="Pairs whose better output is known, as the truth instead of held-out votes: JSONL like "
+    "a guideline's gold.jsonl.",
+)
 @model_option
 @click.option(
     "--seeds",
@@ -86,6 +93,7 @@ def plan_votes(
 def tune_filters(
     run_ids: tuple[str, ...],
     grid: Path | None,
+    gold: Path | None,
     model: str,
     seeds: int,
     seed: int,
@@ -104,7 +112,14 @@ def tune_filters(
 
     chosen = [project.resolve(run_id) for run_id in run_ids] or [project.latest("judge")]
     run = tune(
-        project, chosen, grid=read_grid(grid), model=model, seeds=seeds, seed=seed, again=again
+        project,
+        chosen,
+        grid=read_grid(grid),
+        model=model,
+        gold=gold,
+        seeds=seeds,
+        seed=seed,
+        again=again,
     )
     if as_json:
         click.echo((run.path / "tuned.json").read_text(encoding="utf-8"))

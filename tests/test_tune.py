@@ -13,11 +13,12 @@ from desk_votes import desk_project
 
 from align.cli import main
 from align.tune.grid import Grid, Setting
-from align.tune.trials import FOLDS, _deals, _truths, _used, most_votes, run_trials
+from align.tune.trials import FOLDS, _deals, _used, most_votes, run_trials, truth_of
 from align.tune.tuned import Crossed, tuned
 from align.tune.voted import Voted, voted
 from annotate.errors import InputError
 from annotate.runs import Project
+from annotate.support_desk import answers, prompts, score
 
 SMALL = "overlaps: ['1', '2', '2+1', '3']\nmethods: [majority]\nfilters:\n  - []\n"
 SMALL += "  - [{rule: agreement, at_least: 1.0}]\n  - [{rule: margin, at_least: 0.66}]\n"
@@ -89,26 +90,26 @@ def test_a_recipe_of_ones_own_is_not_overwritten(tmp_path: Path) -> None:
 
 
 def test_no_vote_is_both_learnt_from_and_a_truth(data: Voted) -> None:
-    truth, label = _truths(data)
+    truth = truth_of(data)
+    assert truth.row is not None
     # Three votes, no ties: always a majority.
-    assert len(truth) == data.pairs == 100
-    assert set(label.tolist()) == {-1.0, 1.0}
+    assert len(truth.row) == data.pairs == 100
+    assert set(truth.label.tolist()) == {-1.0, 1.0}
     pool = np.arange(data.pairs)
     held = []
     for deal in _deals(data, pool, truth, number=0, seed=0):
-        tested = truth[deal.test]
+        tested = truth.row[deal.test]
         held += tested.tolist()
         for overlap in ("1", "2", "2+1", "3"):
             used = _used(data, deal, overlap, budget=None)
             assert not set(data.pair[used].tolist()) & set(tested.tolist())
             assert not set(data.prompt[data.pair[used]]) & set(data.prompt[tested])
     # Over the folds every pair is held out once.
-    assert sorted(held) == truth.tolist()
+    assert sorted(held) == truth.row.tolist()
 
 
 def test_overlaps_buy_what_they_say(data: Voted) -> None:
-    truth, _ = _truths(data)
-    deal = next(_deals(data, np.arange(data.pairs), truth, number=3, seed=0))
+    deal = next(_deals(data, np.arange(data.pairs), truth_of(data), number=3, seed=0))
     budget = len(deal.order)
     for overlap, each in (("1", {1}), ("2", {2}), ("3", {3}), ("2+1", {2, 3})):
         used = _used(data, deal, overlap, budget)
@@ -128,16 +129,16 @@ def test_settings_are_scored_as_by_hand(data: Voted) -> None:
 
     settings = [Setting("3", "majority", ())]
     trials = run_trials(data, settings, seeds=1)
-    truth, label = _truths(data)
+    truth = truth_of(data)
     sign = np.zeros(data.pairs)
     np.add.at(sign, data.pair, data.sign)
-    right = np.empty(len(truth))
+    right = np.empty(len(truth.label))
     for deal in _deals(data, np.arange(data.pairs), truth, number=0, seed=0):
         # One vote on every pair buys three on a third of them.
         bought = deal.order[: len(deal.order) // 3]
         model = fit(data.differences[bought], (sign[bought] > 0).astype(float))
-        margin = model.margins(data.differences[truth[deal.test]])
-        right[deal.test] = np.sign(margin) == label[deal.test]
+        margin = model.margins(truth.differences[deal.test])
+        right[deal.test] = np.sign(margin) == truth.label[deal.test]
     assert trials.right["votes"][0, 0].tolist() == right.tolist()
     found = tuned(data, trials, seed=0)
     assert found.choice.at_equal_votes.value == pytest.approx(right.mean())
@@ -207,7 +208,7 @@ def test_extra_votes_on_some_pairs_are_truth_for_single_votes(tmp_path: Path) ->
     assert most_votes(thin) in (1, 2)
     trials = run_trials(thin, Grid().settings(1), seeds=1)
     assert trials.pool == 90
-    assert 20 < len(trials.truth) <= 45
+    assert 20 < len(trials.truth.label) <= 45
     assert trials.kept["votes"].shape == (len(trials.settings), 1, FOLDS)
 
 
@@ -221,3 +222,56 @@ def test_a_setting_that_keeps_nothing_has_a_reason(data: Voted) -> None:
     assert last.at_equal_votes.reason == "it keeps too few pairs"
     with pytest.raises(InputError, match="no setting keeps enough pairs"):
         tuned(data, run_trials(data, [strict], seeds=1), seed=0)
+
+
+def gold_file(folder: Path, pairs: int) -> Path:
+    """Support desk pairs and which of the two the rubric prefers, as gold items."""
+    lines = []
+    for at, messages in enumerate(prompts(pairs, seed=0, split="eval")):
+        one, other = answers(messages, 2, seed=[9, at])
+        better = "first" if score(messages, one) > score(messages, other) else "second"
+        outputs = [{"model": "x", "text": one}, {"model": "x", "text": other}]
+        known = {"answer": {"preference": better}}
+        lines.append(json.dumps({"prompt": messages, "outputs": outputs, "metadata": known}))
+    path = folder / "gold.jsonl"
+    path.write_text("\n".join(lines))
+    return path
+
+
+def test_gold_is_truth_where_every_pair_has_one_vote(tmp_path: Path) -> None:
+    desk_project(tmp_path / "p", pairs=80, votes=1, flip=0.0)
+    gold = gold_file(tmp_path, 60)
+    words = ("tune-filters", "--gold", str(gold), "--seeds", "2")
+    status, said = run(tmp_path / "p", *words)
+    assert status == 0, said
+    assert "truth: 60 gold pairs" in said
+    found = json.loads(run(tmp_path / "p", *words, "--json")[1])
+    assert found["counts"]["gold"] == 60
+    assert found["votes_bought"] == 80  # everything that people voted on may be trained on
+    # Votes without a mistake teach the rubric.
+    assert found["settings"][0]["accuracy_at_equal_votes"]["value"] > 0.65
+    # A changed file is another run.
+    gold.write_text("\n".join(gold.read_text().split("\n")[:40]))
+    assert "truth: 40 gold pairs" in run(tmp_path / "p", *words)[1]
+    gold.write_text('{"prompt": "Why?", "outputs": [{"model": "x", "text": "So."}]}')
+    assert run(tmp_path / "p", *words)[0] == 1
+
+
+def test_gold_on_prompts_that_people_voted_on_is_no_truth(tmp_path: Path, data: Voted) -> None:
+    from align.tune.gold import read_gold
+    from annotate.records import flat_text
+
+    gold = gold_file(tmp_path, 5)
+    asked = [flat_text(turns) for turns in prompts(5, seed=0, split="eval")]
+    assert len(read_gold(gold, asked[:2]).label) == 3
+    with pytest.raises(InputError, match="no pair with a known winner"):
+        read_gold(gold, asked)
+
+
+def test_any_transformers_model_can_be_the_reward_models_body(desk: Path) -> None:
+    project = Project(desk)
+    data = voted(project, [project.latest("judge")], model="base", seed=0)
+    assert "head on base's mean last hidden state" in data.model
+    assert np.isfinite(data.differences).all()
+    status, said = run(desk, "plan", "--votes", "50", "--model", "nowhere/at/all")
+    assert (status, said.count("\n")) == (1, 1)

@@ -1,8 +1,8 @@
 """Settings tried on votes: train on what a setting keeps, score on votes that it never saw.
 
 Prompts are dealt into folds, anew for every seed. Settings see the votes on all folds but one, and
-are scored on that one's pairs by the majority of all votes there: no vote is on both sides. Two
-comparisons:
+are scored on that one's pairs by the majority of all votes there: no vote is on both sides. Where
+gold is given, that is the truth, and settings may see every vote. Two comparisons:
 
 - "votes": every setting buys the same number of votes, as many as one vote on every pair costs;
 - "pairs": every setting sees all pairs, and trains on the same number of those that it keeps.
@@ -44,6 +44,20 @@ COMPARISONS = ("votes", "pairs")
 
 
 @dataclass(frozen=True)
+class Truth:
+    """Pairs whose better output is known by votes that are held out, or by gold."""
+
+    differences: Reals
+    """Features, shape (truths, d)."""
+    label: Reals
+    """1 where the first is the better one, -1 where the second is, shape (truths,)."""
+    cluster: Codes
+    """Code of each pair's prompt, shape (truths,)."""
+    row: Codes | None
+    """The voted pair that it is, shape (truths,); None for gold, which nobody voted on."""
+
+
+@dataclass(frozen=True)
 class Trials:
     """The outcome of every setting on every held-out pair."""
 
@@ -53,8 +67,8 @@ class Trials:
     """Pairs with as many votes as the largest overlap: those that all settings may buy."""
     most: int
     """That largest overlap, in votes."""
-    truth: Codes
-    """Rows of the pairs whose held-out truth is known."""
+    truth: Truth
+    """The pairs that settings are scored on."""
     right: dict[str, Reals]
     """By comparison: 1 right, 0 wrong, half where no side was preferred; NaN where a setting kept
     too few pairs; shape (settings, seeds, truths)."""
@@ -91,13 +105,14 @@ def run_trials(data: Voted, settings: Sequence[Setting], *, seeds: int, seed: in
     """
     most = max(needed(setting.overlap) for setting in settings)
     pool = np.flatnonzero(data.given >= most)
-    truth, label = _truths(data)
+    truth = truth_of(data)
     _require_enough(data, pool, truth)
-    shape = (len(settings), seeds, len(truth))
+    folds = FOLDS if truth.row is not None else 1
+    shape = (len(settings), seeds, len(truth.label))
     right = {name: np.full(shape, np.nan) for name in COMPARISONS}
-    kept = {name: np.zeros((len(settings), seeds, FOLDS)) for name in COMPARISONS}
-    spent = np.zeros((seeds, FOLDS), dtype=np.int64)
-    share = np.zeros((len(settings), seeds, FOLDS))
+    kept = {name: np.zeros((len(settings), seeds, folds)) for name in COMPARISONS}
+    spent = np.zeros((seeds, folds), dtype=np.int64)
+    share = np.zeros((len(settings), seeds, folds))
     with threadpool_limits(1, user_api="blas"):
         for number in range(seeds):
             for fold, deal in enumerate(_deals(data, pool, truth, number, seed)):
@@ -108,9 +123,7 @@ def run_trials(data: Voted, settings: Sequence[Setting], *, seeds: int, seed: in
                 sets = {"votes": bought, "pairs": _equally_many(everything)}
                 for name, trained in sets.items():
                     kept[name][:, number, fold] = [len(one.rows) for one in trained]
-                    right[name][:, number, deal.test] = _scores(
-                        data, trained, truth[deal.test], label[deal.test]
-                    )
+                    right[name][:, number, deal.test] = _scores(data, trained, truth, deal.test)
     return Trials(
         list(settings), seeds, len(pool), most, truth, right, kept, spent, share.mean(axis=(1, 2))
     )
@@ -122,28 +135,33 @@ def most_votes(data: Voted) -> int:
     return int(given[len(given) // 2])
 
 
-def _truths(data: Voted) -> tuple[Codes, Reals]:
-    """Rows of the pairs whose votes have a majority, and its sign."""
+def truth_of(data: Voted) -> Truth:
+    """Gold where there is any; else the pairs whose votes have a majority."""
+    if data.known is not None:
+        n = len(data.known.label)
+        return Truth(data.known.differences, data.known.label, np.arange(n), None)
     counts = data.counts
     lead = counts[:, 0] - counts[:, 1]
-    known = (data.given >= TRUTH_VOTES) & (lead != 0)
-    return np.flatnonzero(known), np.sign(lead[known])
+    row = np.flatnonzero((data.given >= TRUTH_VOTES) & (lead != 0))
+    return Truth(data.differences[row], np.sign(lead[row]), data.prompt[row], row)
 
 
-def _require_enough(data: Voted, pool: Codes, truth: Codes) -> None:
-    if not len(truth):
+def _require_enough(data: Voted, pool: Codes, truth: Truth) -> None:
+    truths = len(truth.label)
+    if not truths:
         raise InputError(
             "no pair has extra votes: a held-out pair's truth needs two votes or more that agree",
             where=data.origin,
             remedy=f"Let a second person vote on at least {2 * FEWEST_TRUTHS} of the "
-            f"{data.pairs:,} pairs",
+            f"{data.pairs:,} pairs, or name known pairs with --gold",
         )
-    if len(truth) < FEWEST_TRUTHS:
+    if truths < FEWEST_TRUTHS:
+        kind = "pairs have extra votes that agree" if truth.row is not None else "gold pairs"
         raise InputError(
-            f"only {len(truth)} pairs have extra votes that agree, fewer than the "
-            f"{FEWEST_TRUTHS} that settings can be told apart by",
+            f"only {truths} {kind}, fewer than the {FEWEST_TRUTHS} that settings can be told "
+            "apart by",
             where=data.origin,
-            remedy="Let a second person vote on more pairs",
+            remedy="Let a second person vote on more pairs, or name more known pairs with --gold",
         )
     if len(pool) < FEWEST_POOL:
         raise InputError(
@@ -153,8 +171,8 @@ def _require_enough(data: Voted, pool: Codes, truth: Codes) -> None:
         )
 
 
-def _deals(data: Voted, pool: Codes, truth: Codes, number: int, seed: int) -> Iterator[_Deal]:
-    """The folds of one seed."""
+def _deals(data: Voted, pool: Codes, truth: Truth, number: int, seed: int) -> Iterator[_Deal]:
+    """The folds of one seed; with gold there is one, and everything else is trained on."""
     rng = np.random.default_rng([seed, number, 29])
     fold = rng.permutation(np.arange(int(data.prompt.max()) + 1) % FOLDS)[data.prompt]
     by_pair = np.lexsort((rng.random(len(data.pair)), data.pair))
@@ -162,9 +180,13 @@ def _deals(data: Voted, pool: Codes, truth: Codes, number: int, seed: int) -> It
     rank = np.empty(len(by_pair), dtype=np.int64)
     rank[by_pair] = np.arange(len(by_pair)) - first[data.pair[by_pair]]
     shuffled = rng.permutation(pool)
+    if truth.row is None:
+        yield _Deal(shuffled, np.arange(len(truth.label)), rank)
+        return
     for one in range(FOLDS):
-        deal = _Deal(shuffled[fold[shuffled] != one], np.flatnonzero(fold[truth] == one), rank)
-        if np.isin(data.prompt[deal.order], data.prompt[truth[deal.test]]).any():
+        test = np.flatnonzero(fold[truth.row] == one)
+        deal = _Deal(shuffled[fold[shuffled] != one], test, rank)
+        if np.isin(data.prompt[deal.order], truth.cluster[deal.test]).any():
             raise RuntimeError("a prompt is on both sides: its votes would be their own truth")
         yield deal
 
@@ -237,7 +259,7 @@ def _equally_many(sets: Sequence[_Set]) -> list[_Set]:
     ]
 
 
-def _scores(data: Voted, sets: Sequence[_Set], test: Codes, label: Reals) -> Reals:
+def _scores(data: Voted, sets: Sequence[_Set], truth: Truth, test: Codes) -> Reals:
     """Right or wrong on each held-out pair, shape (settings, test)."""
     known: dict[tuple[bytes, bytes], Reals] = {}
     found = np.full((len(sets), len(test)), np.nan)
@@ -247,7 +269,7 @@ def _scores(data: Voted, sets: Sequence[_Set], test: Codes, label: Reals) -> Rea
         key = one.rows.tobytes(), one.label.tobytes()
         if key not in known:
             model = fit(data.differences[one.rows], (one.label > 0).astype(np.float64))
-            margin = model.margins(data.differences[test])
-            known[key] = (np.sign(margin) * label + 1) / 2
+            margin = model.margins(truth.differences[test])
+            known[key] = (np.sign(margin) * truth.label[test] + 1) / 2
         found[at] = known[key]
     return found

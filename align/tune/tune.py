@@ -18,7 +18,7 @@ from align.tune.grid import Grid
 from align.tune.trials import COMPARISONS, Trials, most_votes, run_trials
 from align.tune.tuned import Tuned, tuned
 from align.tune.tuned_text import MADE_BY, lines, recipe
-from align.tune.voted import TEXT_MODEL, voted
+from align.tune.voted import TEXT_MODEL, Voted, voted
 from annotate.errors import InputError
 from annotate.runs import Draft, Project, Run, RunPlan
 
@@ -32,6 +32,7 @@ def tune(
     *,
     grid: Grid | None = None,
     model: str = TEXT_MODEL,
+    gold: Path | None = None,
     seeds: int = SEEDS,
     seed: int = 0,
     again: bool = False,
@@ -39,40 +40,35 @@ def tune(
     """Try every setting of a grid on the votes behind judge runs; the finished run, if any.
 
     Args:
-        judge_runs: whose votes are used.
-        grid: the settings; by default the shipped grid.
-        model: the reward model, as for `voted`.
-        seeds: how often prompts are dealt into folds and votes put in order.
-        seed: of all of it.
+        grid: by default the shipped one.
+        model, gold: as for `voted`; gold, if given, is the truth.
+        seeds: how often prompts are dealt and votes put in order; `seed` is of all of it.
         again: make a new run although a finished one exists.
 
     Raises:
-        InputError: the votes allow no comparison, and why; or the recipe's file is not ours.
-        ProjectError: as `voted`.
-        TrainingError: as `voted`.
+        InputError: the votes allow no comparison; or the recipe's file is not ours.
+        ProjectError, TrainingError: as `voted`.
     """
-    grid = grid or Grid()  # the shipped one
+    grid = grid or Grid()
     target = project.root / "recipes" / RECIPE
     _require_ours(target)
     settings = {"model": model, "seeds": seeds, "grid": grid.model_dump(mode="json")}
     newest = max(run.round for run in judge_runs)
-    plan = RunPlan("tune", newest, tuple(judge_runs), settings, seed)
+    plan = RunPlan("tune", newest, tuple(judge_runs), settings, seed, (gold,) if gold else ())
     if again:
         plan = project.again(plan)
     elif (finished := project.finished(plan)) is not None:
         _publish(finished, target)
         return finished
-    found, trials = _compared(project, judge_runs, grid, model, seeds, seed)
+    data = voted(project, judge_runs, model=model, seed=seed, gold=gold)
+    found, trials = _compared(data, grid, seeds, seed)
     with project.draft(plan) as draft:
         _write(draft, found, trials)
     _publish(draft.run, target)
     return draft.run
 
 
-def _compared(
-    project: Project, judge_runs: Sequence[Run], grid: Grid, model: str, seeds: int, seed: int
-) -> tuple[Tuned, Trials]:
-    data = voted(project, judge_runs, model=model, seed=seed)
+def _compared(data: Voted, grid: Grid, seeds: int, seed: int) -> tuple[Tuned, Trials]:
     choices = grid.settings(most_votes(data))
     if not choices:
         raise InputError(

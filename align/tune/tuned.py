@@ -122,7 +122,7 @@ def tuned(data: Voted, trials: Trials, seed: int) -> Tuned:
         InputError: no setting keeps enough pairs to train on.
     """
     by_prompt = {
-        name: _by_prompt(right, data.prompt[trials.truth]) for name, right in trials.right.items()
+        name: _by_prompt(right, trials.truth.cluster) for name, right in trials.right.items()
     }
     mean = by_prompt["votes"].mean(axis=(1, 2))
     if np.isnan(mean).all():
@@ -142,7 +142,8 @@ def tuned(data: Voted, trials: Trials, seed: int) -> Tuned:
             "pairs": data.pairs,
             "with_enough_votes": trials.pool,
             "largest_overlap": trials.most,
-            "truths": len(trials.truth),
+            "truths": len(trials.truth.label),
+            "gold": len(trials.truth.label) if trials.truth.row is None else 0,
             "prompts": by_prompt["votes"].shape[2],
             "seeds": trials.seeds,
         },

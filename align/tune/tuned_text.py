@@ -25,9 +25,7 @@ def lines(found: Tuned) -> list[str]:
         f"{count['pairs']:,} pairs (those with {count['largest_overlap']} votes), "
         f"{count['seeds']} seeds",
         f"reward model: {found.model}",
-        f"truth: the majority of the votes on {count['truths']:,} held-out pairs, which no "
-        "setting saw; votes err too,",
-        "  so that accuracies are lower than against what people mean, alike for all settings",
+        *_truth(count),
         "",
         f"{'':<{_NAME}}  {f'at {found.votes:,} votes each':<20}  {'behind the choice':<20}  "
         f"at {found.pairs:,} pairs each",
@@ -40,6 +38,16 @@ def lines(found: Tuned) -> list[str]:
         text.append(f"  {twins} settings kept the same pairs as another and are not shown")
     text += ["", *verdict(found), "", *_curves(found)]
     return text
+
+
+def _truth(count: dict[str, int]) -> list[str]:
+    if count["gold"]:
+        return [f"truth: {count['gold']:,} gold pairs, whose prompts nobody voted on"]
+    return [
+        f"truth: the majority of the votes on {count['truths']:,} held-out pairs, which no "
+        "setting saw; votes err too,",
+        "  so that accuracies are lower than against what people mean, alike for all settings",
+    ]
 
 
 def _row(each: Tried, choice: Tried) -> str:

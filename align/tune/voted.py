@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from align.build import Sources, gather, screen
 from align.split import EVAL, sides
 from align.tune.features import model_features, text_features
+from align.tune.gold import Gold, read_gold
 from annotate.errors import InputError
 from annotate.records import flat_text
 from annotate.runs import Project, Run
@@ -22,6 +24,16 @@ Codes = NDArray[np.int64]
 
 TEXT_MODEL = "text"
 """The reward model that needs no other: Bradley–Terry on features of the text."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """Pairs that nobody voted on and whose better output is known."""
+
+    differences: Reals
+    """Features of the first output less those of the second, shape (pairs, d)."""
+    label: Reals
+    """1 where the first is the better one, -1 where the second is, shape (pairs,)."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +58,8 @@ class Voted:
     """1 for a, -1 for b, 0 for a tie, shape (votes,)."""
     outputs: pa.Table
     """The texts, for filters that read them."""
+    known: Known | None = None
+    """Pairs whose winner is known from elsewhere."""
 
     @property
     def pairs(self) -> int:
@@ -65,34 +79,31 @@ class Voted:
         return cells.reshape(-1, 3).astype(np.float64)
 
 
-def voted(project: Project, judge_runs: Sequence[Run], *, model: str, seed: int) -> Voted:
-    """Read the votes behind judge runs, and what the reward model sees of their pairs.
-
-    Pairs on prompts that evaluations hold out are left out: no setting may be chosen on them.
+def voted(
+    project: Project,
+    judge_runs: Sequence[Run],
+    *,
+    model: str,
+    seed: int,
+    gold: Path | None = None,
+) -> Voted:
+    """Read the votes behind judge runs; pairs on prompts that evaluations hold out are left out.
 
     Args:
         model: `text`, or a transformers model: base, a train run, a folder, or an id of the hub.
         seed: of the features.
+        gold: a file of pairs whose winner is known; see `align.tune.gold`.
 
     Raises:
         ProjectError: one is not a judge run, or its texts are not in the lineage.
         InputError: nobody voted on a pair that may be looked at.
         TrainingError: the model cannot be loaded.
     """
-    for run in judge_runs:
-        run.require("judge")
-    sources = gather(judge_runs)
-    usable, _ = screen(sources.judgements.sort_by("pair_id"), sources)
-    usable = usable.filter(_open(usable, sources))
-    if not usable.num_rows:
-        raise InputError(
-            "no pair with a vote is left when those that evaluations hold out are set aside",
-            where=sources.origin,
-            remedy="Let people judge outputs of other prompts",
-        )
+    sources, usable = _judged(judge_runs)
     votes, pair, sign = _votes(judge_runs, usable["pair_id"])
     outputs = _shown(usable, sources.outputs)
-    features, words = _features(project, outputs, sources.prompts, model, seed)
+    golden, features, words = _with_gold(project, outputs, sources.prompts, model, seed, gold)
+    extra = features[outputs.num_rows :]
     row = {name: n for n, name in enumerate(outputs["output_id"].to_pylist())}
     a, b = ([row[name] for name in usable[f"output_{side}"].to_pylist()] for side in "ab")
     return Voted(
@@ -105,7 +116,24 @@ def voted(project: Project, judge_runs: Sequence[Run], *, model: str, seed: int)
         pair=pair,
         sign=sign,
         outputs=outputs,
+        known=Known(extra[0::2] - extra[1::2], np.array(golden.label)) if golden.label else None,
     )
+
+
+def _judged(judge_runs: Sequence[Run]) -> tuple[Sources, pa.Table]:
+    """Everything behind the runs, and the judgements that may be looked at, sorted by pair."""
+    for run in judge_runs:
+        run.require("judge")
+    sources = gather(judge_runs)
+    usable, _ = screen(sources.judgements.sort_by("pair_id"), sources)
+    usable = usable.filter(_open(usable, sources))
+    if not usable.num_rows:
+        raise InputError(
+            "no pair with a vote is left when those that evaluations hold out are set aside",
+            where=sources.origin,
+            remedy="Let people judge outputs of other prompts",
+        )
+    return sources, usable
 
 
 def _votes(
@@ -134,16 +162,39 @@ def _shown(judgements: pa.Table, outputs: pa.Table) -> pa.Table:
     return outputs.filter(pc.is_in(outputs["output_id"], value_set=pc.unique(names)))
 
 
-def _features(
-    project: Project, outputs: pa.Table, prompts: pa.Table, model: str, seed: int
-) -> tuple[Reals, str]:
-    """Features of each output, and the reward model in words."""
+def _with_gold(
+    project: Project,
+    outputs: pa.Table,
+    prompts: pa.Table,
+    model: str,
+    seed: int,
+    gold: Path | None,
+) -> tuple[Gold, Reals, str]:
+    """Gold, the features of all outputs followed by gold's, and the reward model in words."""
     at = pc.index_in(outputs["prompt_id"], value_set=prompts["prompt_id"])
-    messages = prompts["messages"].take(at).to_pylist()
-    completions = outputs["completion"].to_pylist()
+    asked = prompts["messages"].take(at).to_pylist()
+    golden = read_gold(gold, {flat_text(turns) for turns in asked}) if gold else Gold([], [], [])
+    features, words = _features(
+        project,
+        asked + [turns for turns in golden.prompts for _ in range(2)],
+        outputs["completion"].to_pylist() + [text for two in golden.completions for text in two],
+        model,
+        seed,
+    )
+    return golden, features, words
+
+
+def _features(
+    project: Project,
+    asked: Sequence[Sequence[Mapping[str, str]]],
+    completions: Sequence[str],
+    model: str,
+    seed: int,
+) -> tuple[Reals, str]:
+    """Features of each completion, and the reward model in words."""
     if model == TEXT_MODEL:
-        asked = [flat_text(turns) for turns in messages]
-        features = text_features(asked, completions, seed=seed)
+        prompts = [flat_text(turns) for turns in asked]
+        features = text_features(prompts, completions, seed=seed)
         return features, f"Bradley–Terry on {features.shape[1]} features of the text"
-    features = model_features(project, model, messages, completions, seed=seed)
+    features = model_features(project, model, asked, completions, seed=seed)
     return features, f"Bradley–Terry head on {model}'s mean last hidden state, its body frozen"
