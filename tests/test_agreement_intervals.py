@@ -32,6 +32,8 @@ from annotate.agreement import (
     top_choice,
     word_overlap,
 )
+from annotate.agreement.alpha import nominal
+from annotate.agreement.patterns import contributions, patterns
 from annotate.annotations import MultiLabels, Rankings, Spans, Texts
 from annotate.labels import Labels
 
@@ -143,6 +145,24 @@ def each_answer(data: Any) -> list[np.ndarray[Any, Any]]:
     return [key == one for one in np.unique(key)]
 
 
+@pytest.mark.parametrize("least", [1, 2])
+def test_what_a_person_takes_away_is_what_is_missing_without_them(least: int) -> None:
+    rng = np.random.default_rng(8)
+    given = rng.random((30, 4)) < 0.5  # many items with two answers, or one
+    item, annotator = np.nonzero(given)
+    label = rng.integers(0, 3, size=len(item))
+    names = [str(at) for at in range(30)]
+    labels = Labels(item, annotator, label, names, names[:4], names[:3])
+    features, _ = nominal(3)
+    parts = contributions(labels, patterns(labels, least=least), features)
+    for person in range(4):
+        rest = labels.without([str(person)])
+        anew = contributions(rest, patterns(rest, least=least), features).total
+        loss = parts.loss[(labels.annotator == person) & (parts.loss >= 0)]
+        left = parts.total - parts.losses[loss].sum(axis=0)
+        assert left == pytest.approx(anew)
+
+
 def test_items_of_one_prompt_are_drawn_together() -> None:
     labels = some_labels(np.random.default_rng(5))
     alone = raw_agreement(labels)
@@ -162,6 +182,26 @@ def test_items_of_one_prompt_are_drawn_together() -> None:
     assert apart.low is not None
     assert together.low is not None
     assert apart.low > together.low + 0.03
+
+
+def test_where_people_do_not_differ_others_would_agree_as_these_do() -> None:
+    rng = np.random.default_rng(7)
+    items, people = 2000, 40
+    truth = rng.integers(0, 2, size=items)
+    who = np.argsort(rng.random((items, people)), axis=1)[:, :2]
+    said = np.where(rng.random((items, 2)) < 0.8, truth[:, None], 1 - truth[:, None])
+    labels = Labels(
+        np.repeat(np.arange(items), 2), who.ravel(), said.ravel(),
+        [str(at) for at in range(items)], [str(at) for at in range(people)], ["0", "1"],
+    )  # fmt: skip
+    figure = raw_agreement(labels)
+    assert figure.low is not None
+    assert figure.high is not None
+    assert figure.over_annotators.low is not None
+    assert figure.over_annotators.high is not None
+    wider = (figure.over_annotators.high - figure.over_annotators.low) / (figure.high - figure.low)
+    # Every pair of answers is of two people: counted for both, chance alone would make it √3.
+    assert 1.0 <= wider < 1.35
 
 
 def test_few_annotators_have_no_interval_over_annotators() -> None:
