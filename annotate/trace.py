@@ -23,6 +23,7 @@ Row = dict[str, Any]
 _KINDS = (
     ("preference row", "preference", "row_id"),
     ("SFT row", "sft", "row_id"),
+    ("KTO row", "kto", "row_id"),
     ("failure", "failures", "failure_id"),
     ("pair", "decisions", "pair_id"),
     ("pair", "judgements", "pair_id"),

@@ -38,6 +38,9 @@ def _head(trace: Trace) -> Iterator[str]:
     elif trace.kind == "SFT row":
         by = f", written by {row['annotator']}" if row.get("annotator") else ""
         yield f"           from a {row['source']}{by}"
+    elif trace.kind == "KTO row":
+        thumb = "up" if row["label"] else "down"
+        yield f"           thumbs {thumb}: {row['up']} up, {row['down']} down"
     elif trace.kind == "failure":
         yield f"           {row['why']}: {row['output_id']} against {row['versus_output']}"
         yield f"           judged by {row['judged_by']}"
@@ -88,7 +91,8 @@ def _items(trace: Trace) -> Iterator[str]:
             f"item       {row['item_id']} in batch {row['batch']} under {row['guideline']}"
             f" (sha256 {str(row['guideline_sha256'])[:12]}; {row['run']})"
         )
-        yield f"           shown in the order {', '.join(row['output_ids'])}"
+        order = f"in the order {', '.join(row['output_ids'])}" if row["output_ids"] else "alone"
+        yield f"           shown {order}"
 
 
 def _outputs(trace: Trace) -> Iterator[str]:

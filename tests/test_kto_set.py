@@ -20,6 +20,8 @@ from align.kto_set import KtoSet, kto_set, thumbs
 from annotate.errors import InputError, ProjectError
 from annotate.records import SCHEMAS, table_from_rows
 from annotate.runs import Project, Run, RunPlan
+from annotate.trace import trace
+from annotate.trace_text import trace_text
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 PROMPTS = table_from_rows(
@@ -211,6 +213,19 @@ def test_build_makes_both_sets_of_a_pull(tmp_path: Path) -> None:
         ["SFT", "rows,", "correction", "20"],
         ["KTO", "rows,", "thumbs", "up", "40"],
     ]
+
+
+def test_a_row_is_traced_to_the_thumbs_behind_it(tmp_path: Path) -> None:
+    project = new_project(tmp_path)
+    source = generated(project, {"Prompt": ["good"]})
+    run = build(project, [pulled(project, source, {"thumb": ["up", "up"]})])
+    [row] = run.read("kto").to_pylist()
+    found = trace(project, row["row_id"])
+    assert found.kind == "KTO row"
+    assert [answer["value"]["thumb"] for answer in found.responses] == ["up", "up"]
+    text = trace_text(found)
+    assert "thumbs up: 2 up, 0 down" in text
+    assert f"output     {row['output_id']} by m1" in text
 
 
 def test_a_pull_without_texts_or_thumbs_says_so(tmp_path: Path) -> None:
