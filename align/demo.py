@@ -29,6 +29,9 @@ from annotate.runs import Project, Run
 
 ARGILLA_PORT, DASHBOARD_PORT = 6900, 8501
 
+RECIPE = "build-agreement"
+"""Named, so that the figures in README stay those of one recipe whatever the default becomes."""
+
 
 @dataclass(frozen=True)
 class DemoSizes:
@@ -108,7 +111,7 @@ class Demo:
         self.explain(f"Round {number}: what they agree on becomes a training set")
         self.command("agreement")
         self.command("judge")
-        self.command("build")
+        self.command("build", "--recipe", RECIPE)
         self.explain(f"Round {number}: train on it, and measure against the models before")
         self.command("train", "dpo-support-desk", "--seed", self.seed)
         held_out = ("--prompts", "support-desk", "--count", str(sizes.held_out))

@@ -26,6 +26,12 @@ SHIPPED = Path(__file__).parent / "recipes"
 # Set by Handloom itself: where a run lies, what it reports to, the recipe's own seed.
 _OURS = frozenset({"output_dir", "report_to", "seed", "data_seed", "disable_tqdm", "run_name"})
 
+FROM_DATA = "from-data"
+"""Instead of a number: the figure that the data themselves state."""
+_STATED = {"dpo": frozenset({"label_smoothing"})}
+# Losses that make something of a flip probability.
+_SMOOTHED = frozenset({"robust"})
+
 _NUMBERS = {int, float, bool, type(None), int | None, float | None, bool | None}
 
 
@@ -67,6 +73,7 @@ class Architecture(_Part):
 
 
 class _Training(_Part):
+    method: str
     seed: int = 0
     """Of weights, order and dropout."""
     max_length: int = Field(512, ge=8)
@@ -191,6 +198,9 @@ def check_trainer_arguments(recipe: _Training, config: type, path: Path) -> None
                 where=where,
                 remedy=nearest(key, sorted(known), ""),
             )
+        if value == FROM_DATA and key in _STATED.get(recipe.method, ()):
+            _check_smoothed(recipe, where)
+            continue
         allowed = {types[key], *typing.get_args(types[key])}
         if allowed <= _NUMBERS and not isinstance(value, int | float | None):
             raise InputError(
@@ -198,6 +208,17 @@ def check_trainer_arguments(recipe: _Training, config: type, path: Path) -> None
                 where=where,
                 remedy="YAML reads 5e-7 as text; write 5.0e-7",
             )
+
+
+def _check_smoothed(recipe: _Training, where: str) -> None:
+    """`label_smoothing: from-data` is a flip probability, which most losses do not look at."""
+    losses = recipe.trainer.get("loss_type", [])
+    if not _SMOOTHED & set([losses] if isinstance(losses, str) else losses):
+        raise InputError(
+            "label_smoothing is a flip probability, which this loss does not use",
+            where=where,
+            remedy=f"Set loss_type: [{', '.join(sorted(_SMOOTHED))}], or leave it out",
+        )
 
 
 def _line_in(path: Path, keys: tuple[int | str, ...]) -> int:

@@ -58,15 +58,15 @@ def messages(text: str) -> list[dict[str, str]]:
 def test_every_pair_is_kept_or_dropped_for_its_reason(project: Project, judge_run: Run) -> None:
     run = build(project, [judge_run])
     metrics = run.metrics
-    dropped = {"agreement": 2, "min_votes": 1, "both_bad": 1, "flags": 1, "identical": 1}
+    dropped = {"posterior": 2, "min_votes": 1, "both_bad": 1, "flags": 1, "identical": 1}
     assert metrics["dropped"] == dropped
     assert metrics["pairs"] == 31 == metrics["kept"] + sum(dropped.values())
     assert run.read("decisions").num_rows == 31
     assert run.read("preference").num_rows == metrics["kept"] == 25
     assert lines(run)[0].split() == ["judged", "pairs", "31"]
-    assert "| agreement | at least 100 % of the votes for the winner | 2 |" in (
-        run.path / "README.md"
-    ).read_text(encoding="utf-8")
+    assert "| posterior | at least 0.75 | 2 |" in (run.path / "README.md").read_text(
+        encoding="utf-8"
+    )
 
 
 def test_the_sets_hold_what_people_said(project: Project, judge_run: Run) -> None:
@@ -204,10 +204,33 @@ def test_a_broken_recipe_names_the_key(project: Project, text: str, complaint: s
     assert complaint in str(raised.value)
 
 
-def test_the_shipped_recipe_is_two_votes_that_agree(project: Project) -> None:
+def test_the_default_recipe_asks_how_probable_the_winner_is(project: Project) -> None:
     recipe = read_recipe(project)
-    assert [rule.rule for rule in recipe.filters[:2]] == ["min_votes", "agreement"]
+    assert [rule.rule for rule in recipe.filters[:2]] == ["min_votes", "posterior"]
     assert recipe == read_recipe(project, DEFAULT_RECIPE)
+
+
+def test_two_votes_that_agree_pass_the_default_as_they_pass_agreement(
+    project: Project, judge_run: Run
+) -> None:
+    kept = [
+        set(build(project, [judge_run], recipe=name).read("preference")["pair_id"].to_pylist())
+        for name in (DEFAULT_RECIPE, "build-agreement")
+    ]
+    assert kept[0] == kept[1]
+
+
+def test_every_shipped_recipe_builds(project: Project) -> None:
+    votes = {text: [3, 2, 3] for text in PROMPTS} | {"prompt 0": [1, -3, -1], "prompt 1": [1, 0, 1]}
+    run = judged(project, generated(project, PROMPTS), votes, method="dawid-skene")
+    kept = {
+        name: build(project, [run], recipe=f"build-{name}").metrics["kept"]
+        for name in ("preference", "agreement", "strict", "soft", "spread")
+    }
+    assert kept["strict"] <= kept["agreement"] <= kept["preference"] <= kept["soft"]
+    # -3 -1 1 are 4 apart; 0 1 1 are within 2, and mean more than 0.
+    assert kept["agreement"] == 28
+    assert kept["spread"] == 29
 
 
 damage = st.sampled_from(
@@ -293,7 +316,7 @@ def test_the_command_prints_the_table_and_what_is_next(
     monkeypatch.chdir(project.root)
     done = CliRunner().invoke(main, ["build"])
     assert done.exit_code == 0, done.output
-    assert "dropped by agreement" in done.output
+    assert "dropped by posterior" in done.output
     assert "25 preference pairs" in done.output
     assert "next handloom train dpo-lora --model MODEL --data r1-build-" in done.output
     bad = CliRunner().invoke(main, ["build", "--recipe", "nonesuch"])

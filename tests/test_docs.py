@@ -24,6 +24,7 @@ PAGES = (
     "ledger.md",
     "formats.md",
     "agreement.md",
+    "filters.md",
     "train.md",
     "dashboard.md",
     "argilla.md",

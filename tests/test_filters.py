@@ -1,15 +1,20 @@
 """Filters: each keeps and drops what it says, order decides the first reason, counts add up."""
 
 import json
+import re
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from align.filters import (
+    RULES,
     Agreement,
     BothBad,
     Filter,
@@ -27,7 +32,9 @@ from align.filters import (
     apply,
     deciding,
     evidence,
+    winners,
 )
+from annotate.judge import judge_votes
 from annotate.records import table_from_rows
 
 OUTPUTS = table_from_rows(
@@ -292,6 +299,51 @@ def test_a_misspelt_rule_lists_the_valid_ones() -> None:
         TypeAdapter(Filter).validate_python({"rule": "agrement"})
     with pytest.raises(ValidationError, match="atleast"):
         TypeAdapter(Filter).validate_python({"rule": "min_votes", "atleast": 2})
+
+
+def test_the_documented_example_of_every_rule_is_sound() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "filters.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```yaml\n(filters:.*?)^```", page, re.M | re.S)
+    shown = TypeAdapter(list[Filter]).validate_python(yaml.safe_load(block)["filters"])
+    assert sorted(rule.rule for rule in shown) == sorted(RULES)
+    table = re.findall(r"^\| `(\w+)` \| .* \| `", page, re.M)
+    assert sorted(table) == sorted(RULES)
+
+
+PEOPLE = (0.88, 0.85, 0.8, 0.8, 0.7, 0.5)
+"""How often each is right: as the simulated annotators of the demo, one careless."""
+
+
+def voted(pairs: int, each: int, seed: int) -> pa.Table:
+    """Votes on pairs of which a is the better one, `each` by the next people in turn."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for at in range(pairs):
+        for k in range(each):
+            person = (at + k) % len(PEOPLE)
+            sign = 1 if rng.random() < PEOPLE[person] else -1
+            ids = {"pair_id": f"j-{at:05}", "output_a": f"a-{at}", "output_b": f"b-{at}"}
+            vote = "tie" if rng.random() < 0.1 else ("a" if sign > 0 else "b")
+            strength = 0 if vote == "tie" else sign
+            more = {"annotator": f"p-{person}", "both_bad": False, "flags": [], "guideline": "g"}
+            rows.append({**ids, **more, "vote": vote, "strength": strength, "prompt_id": f"p-{at}"})
+    return table_from_rows("votes", rows)
+
+
+@pytest.mark.parametrize(("each", "low", "high"), [(2, 0.9, 1.6), (3, 1.7, 2.5)])
+def test_the_default_threshold_keeps_what_its_recipe_says(
+    each: int, low: float, high: float
+) -> None:
+    outputs = table_from_rows("outputs", [])
+    judgements = judge_votes(voted(1500, each, seed=1)).judgements
+    kept, right = {}, {}
+    for rule in (Posterior(at_least=0.75), Agreement()):
+        chosen = np.asarray(apply([rule], judgements, outputs)["kept"])
+        kept[rule.rule] = chosen.sum()
+        right[rule.rule] = (winners(judgements)[chosen] > 0).mean()
+    assert low <= kept["posterior"] / kept["agreement"] <= high
+    # What it keeps beside unanimous pairs is less sure, and still far from a coin's throw.
+    assert right["posterior"] > right["agreement"] - 0.05 > 0.8
 
 
 def mirrored(row: dict[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from align.build_recipe import read_recipe
 from align.recipe import (
     SHIPPED,
     DpoRecipe,
@@ -17,8 +18,11 @@ from align.recipe import (
     load_recipe,
 )
 from annotate.errors import InputError
+from annotate.runs import Project
 
 TRAINING = sorted(path for path in SHIPPED.glob("*.yaml") if not path.stem.startswith("build"))
+
+BUILDING = sorted(SHIPPED.glob("build*.yaml"))
 
 
 def written(folder: Path, text: str) -> Path:
@@ -43,15 +47,43 @@ def test_a_shipped_recipe_is_sound_and_its_header_has_its_command(path: Path) ->
     assert re.search(rf"^#   handloom train {path.stem}\b", header, re.MULTILINE)
 
 
-def test_the_five_recipes_are_shipped() -> None:
+def test_the_training_recipes_are_shipped() -> None:
     names = [path.stem for path in TRAINING]
     assert names == [
         "dpo-lora",
+        "dpo-robust",
         "dpo-support-desk",
         "pretrain-support-desk",
         "sft-lora",
         "sft-support-desk",
     ]
+
+
+@pytest.mark.parametrize("path", BUILDING, ids=lambda path: path.stem)
+def test_a_shipped_build_recipe_is_sound_and_its_header_has_its_command(path: Path) -> None:
+    assert read_recipe(Project(Path("nowhere")), str(path)).filters
+    header = path.read_text(encoding="utf-8").split("\nfilters:")[0]
+    assert re.search(rf"^#   handloom build --recipe {path.stem}$", header, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("trainer", "complaint"),
+    [
+        ("label_smoothing: from-data", "3: label_smoothing is a flip probability"),
+        ("label_smoothing: from-data, loss_type: [ipo]", "Set loss_type: [robust]"),
+        ("beta: from-data", "trainer.beta must be a number"),
+    ],
+)
+def test_from_data_only_where_a_loss_uses_it(tmp_path: Path, trainer: str, complaint: str) -> None:
+    import trl
+
+    path = written(tmp_path, f"method: dpo\ntrainer:\n  {{{trainer}}}\n")
+    with pytest.raises(InputError, match=re.escape(complaint)):
+        check_trainer_arguments(load_recipe(path), trl.DPOConfig, path)
+    fine = written(
+        tmp_path, "method: dpo\ntrainer: {loss_type: robust, label_smoothing: from-data}\n"
+    )
+    check_trainer_arguments(load_recipe(fine), trl.DPOConfig, fine)
 
 
 def test_what_is_left_out_has_a_default(tmp_path: Path) -> None:

@@ -50,7 +50,9 @@ def recipe(project: Project, text: str, tiny: Path | str, name: str = "r", extra
     return path
 
 
-def built(project: Project, n: int = 16, *, equal: bool = False) -> Run:
+def built(
+    project: Project, n: int = 16, *, equal: bool = False, noise_rate: float | None = None
+) -> Run:
     """A build run whose chosen completions say yes and whose rejected ones say no."""
     rows = []
     for number in range(n):
@@ -65,10 +67,11 @@ def built(project: Project, n: int = 16, *, equal: bool = False) -> Run:
                 "chosen": chosen,
                 "rejected": rejected,
                 "margin": 0.5,
+                "noise_rate": noise_rate,
                 "split": "eval" if number % 4 == 3 else "train",
             }
         )
-    plan = RunPlan("build", 1, settings={"n": n, "equal": equal})
+    plan = RunPlan("build", 1, settings={"n": n, "equal": equal, "noise": noise_rate})
     with project.draft(plan) as draft:
         draft.write("preference", table_from_rows("preference", rows))
         draft.write("sft", table_from_rows("sft", []))
@@ -100,6 +103,38 @@ def test_dpo_prefers_what_people_preferred(project: Project, tiny: Path) -> None
     assert run.parents == [build]
     assert run.metrics["eval_rewards/accuracies"] == 1.0
     assert run.metrics["loss"] < 0.6 < 0.69 < log_of(run)[0]["loss"]
+
+
+ROBUST = DPO.replace("trainer: {{", "trainer: {{loss_type: [robust], label_smoothing: from-data, ")
+
+
+def test_the_sets_own_noise_rate_becomes_the_flip_probability(project: Project, tiny: Path) -> None:
+    from math import log
+
+    built(project, noise_rate=0.2)
+    run = train(project, recipe(project, ROBUST, tiny))
+    assert run.metrics["label_smoothing"]["value"] == pytest.approx(0.2)
+    assert run.metrics["label_smoothing"]["n"] == 12  # the pairs trained on, not those held out
+    # Before the first step both rewards are 0: robust DPO's loss is (.8 - .2) / (1 - .4) ln 2.
+    assert log_of(run)[0]["loss"] == pytest.approx(log(2), abs=1e-3)
+    typed = ROBUST.replace("from-data", "0.2")
+    again = train(project, recipe(project, typed, tiny))
+    assert [e.get("loss") for e in log_of(run)] == [e.get("loss") for e in log_of(again)]
+    plain = train(project, recipe(project, typed.replace("0.2", "0.0"), tiny))
+    assert plain.metrics["loss"] != run.metrics["loss"]
+
+
+@pytest.mark.parametrize(
+    ("noise_rate", "complaint"),
+    [(None, "no kept pair has a posterior"), (0.5, "half of the labels may be flipped")],
+)
+def test_no_noise_rate_to_train_with_is_one_clear_line(
+    project: Project, tiny: Path, noise_rate: float | None, complaint: str
+) -> None:
+    built(project, noise_rate=noise_rate)
+    with pytest.raises(InputError, match=complaint):
+        train(project, recipe(project, ROBUST, tiny))
+    assert project.unfinished() == []
 
 
 def test_adapters_are_kept_beside_the_merged_model(project: Project, tiny: Path) -> None:
