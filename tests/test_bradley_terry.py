@@ -191,3 +191,10 @@ def test_what_cannot_be_compared_is_refused() -> None:
     star = [("p", "o0", f"o{n}", "ann", "a") for n in range(1, 7100)]
     with pytest.raises(InputError, match="7,100 compared outputs"):
         bradley_terry(compared(star))
+
+
+def test_many_people_with_a_vote_each_are_soon_agreed_on() -> None:
+    found = bradley_terry(compared([("p", "o1", "o2", f"w{n}", "a") for n in range(400)]))
+    assert found.converged
+    assert len(found.objective) < 40
+    assert found.probability[0, 2] > 0.99
