@@ -43,7 +43,7 @@ def votes_of_responses(responses: pa.Table, items: pa.Table) -> pa.Table:
         ProjectError: an answer of another form than its question's, or to an unknown item.
     """
     submitted = responses.filter(pc.equal(responses["status"], "submitted"))
-    votes = pd.concat([_preferences(submitted), _rankings(submitted)], ignore_index=True)
+    votes = every_vote(responses)
     if votes.empty:
         return table_from_rows("votes", [])
     votes = _with_prompts(votes, items)
@@ -59,6 +59,19 @@ def votes_of_responses(responses: pa.Table, items: pa.Table) -> pa.Table:
     votes = votes.merge(pairs, on=["output_a", "output_b"]).sort_values(["pair_id", "annotator"])
     schema = SCHEMAS["votes"]
     return pa.Table.from_pandas(votes[schema.names], schema=schema, preserve_index=False)
+
+
+def every_vote(responses: pa.Table) -> pd.DataFrame:
+    """Every submitted comparison of two outputs, also where one person judged a pair repeatedly.
+
+    Columns item_id, annotator, time, guideline, output_a < output_b, sign (1 where a is better, 0 a
+    tie, -1) and strength.
+
+    Raises:
+        ProjectError: an answer of another form than its question's.
+    """
+    submitted = responses.filter(pc.equal(responses["status"], "submitted"))
+    return pd.concat([_preferences(submitted), _rankings(submitted)], ignore_index=True)
 
 
 def labels_of_votes(votes: pa.Table) -> Labels:
