@@ -143,6 +143,8 @@ def decide_votes(rule: Rule, *pairs: tuple[dict[str, Any], list[dict[str, Any]]]
 def test_spread_takes_the_most_similar_strengths() -> None:
     # Of five, 2 2 3 are most similar (0 to 1 apart, against -3 2 2): kept. 3 1 -1 are 4 apart.
     assert decide_votes(Spread(), strong(3, -3, 2, 2, -1), strong(3, 1, -1)) == [None, "4 apart"]
+    # 2 2 2 alone count: with -3 -3 the mean would be 0.
+    assert decide_votes(Spread(mean_over=1.9), strong(-3, -3, 2, 2, 2)) == [None]
     # 3 of 3 within 2, but -1 0 1 cancel out (their posterior gives nobody the win either).
     assert decide_votes(Spread(), strong(-1, 0, 1)) == ["mean 0 for the winner"]
     # A winner against the strengths: the three say a, the judgement says b.
