@@ -19,6 +19,7 @@ from annotate.agreement import Level
 from annotate.agreement_report import AgreementReport, Measured, agreement_report
 from annotate.consensus import Method
 from annotate.errors import ProjectError
+from annotate.gold_votes import gold_votes
 from annotate.judgements import Judged, judge_votes
 from annotate.labels import Labels
 from annotate.runs import Project, Run, RunPlan
@@ -63,7 +64,7 @@ def judge(
             where=", ".join(run.id for run in pull_runs),
             remedy="Let annotators answer, then `handloom pull`",
         )
-    judged = judge_votes(votes, method)
+    judged = judge_votes(votes, method, gold=gold_votes(pull_runs))
     reports = _reports(labels_by_question(responses, votes), seed)
     with project.draft(plan) as draft:
         draft.write("votes", votes)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from annotate.consensus import Method, vote_counts
 from annotate.consensus.comparisons import comparisons
 from annotate.consensus.pairs import PairConsensus, judge_pairs
 from annotate.consensus.reliability_curve import ReliabilityCurve
+from annotate.gold_votes import GoldVotes
 from annotate.labels import Labels
 from annotate.records import SCHEMAS
 from annotate.runs import Run
@@ -36,8 +37,8 @@ class Judged:
 
     def methods(self) -> dict[str, int]:
         """How many pairs each method judged."""
-        names, counts = np.unique(self.consensus.method, return_counts=True)
-        return {str(name): int(count) for name, count in zip(names, counts, strict=True)}
+        counts = self.judgements["method"].value_counts().to_pylist()
+        return {row["values"]: row["counts"] for row in counts}
 
     def calibration(self) -> dict[str, Any]:
         """By method: how its posteriors were corrected, and its reliability curves."""
@@ -49,7 +50,7 @@ class Judged:
 
 
 def judge_votes(
-    votes: pa.Table, method: Method = "auto", *, gold: Mapping[str, str] | None = None
+    votes: pa.Table, method: Method = "auto", *, gold: GoldVotes | None = None
 ) -> Judged:
     """Judgements from votes, one a pair, sorted by pair id; schema "judgements".
 
@@ -57,9 +58,19 @@ def judge_votes(
         votes: table `votes`, one vote a pair and annotator.
         method: as for `judge`. By majority, the posterior is `pair_posterior_of_votes` and no vote
             is weighted.
-        gold: by pair id, where the better output is known: "a", "b" or "tie". It corrects the
-            posteriors' calibration, not the pairs' own judgements.
+        gold: what annotators said of pairs that are known. It tells what they are worth and
+            corrects the posteriors' calibration; gold pairs themselves are not judged.
     """
+    known = gold or GoldVotes()
+    asked = pc.unique(votes["pair_id"])
+    extra = known.votes.filter(pc.invert(pc.is_in(known.votes["pair_id"], value_set=asked)))
+    every = pa.concat_tables([votes, extra.select(votes.column_names)]) if len(extra) else votes
+    judged = _judge(every, method, known)
+    wanted = pc.is_in(judged.judgements["pair_id"], value_set=asked)
+    return replace(judged, judgements=judged.judgements.filter(wanted))
+
+
+def _judge(votes: pa.Table, method: Method, gold: GoldVotes) -> Judged:
     votes = votes.sort_by([("pair_id", "ascending"), ("annotator", "ascending")])
     labels = labels_of_votes(votes)
     n = len(labels.items)
@@ -68,7 +79,7 @@ def judge_votes(
     held = judge_pairs(
         comparisons(labels, ids["prompt_id"], ids["output_a"], ids["output_b"]),
         method,
-        gold=_codes_of(gold or {}, labels),
+        gold=_codes_of(gold.better, labels),
     )
     for_b, ties, for_a = vote_counts(labels).T
     total = for_a + for_b + ties
@@ -103,7 +114,7 @@ def calibration_lines(run: Run) -> list[str]:
         return []
     lines = []
     for name, found in json.loads(path.read_text(encoding="utf-8")).items():
-        pairs = run.metrics["methods"][name]
+        pairs = run.metrics["methods"].get(name, 0)
         lines.append(f"{name}: {pairs:,} pairs, log-odds divided by {found['temperature']:.2f}")
         curves = [found["held_out"], *([found["gold"]] if found["gold"] else [])]
         for curve in curves:

@@ -65,8 +65,8 @@ def right_at(posterior: Reals, truth: NDArray[np.bool_], low: float, high: float
 def test_a_posterior_means_what_it_says(prompts: int, responses: int) -> None:
     data, truth = simulated(prompts, responses)
     found = judge_pairs(data)
-    # Of about 900 pairs .95 is right, give or take .015.
-    assert right_at(found.posterior, truth, 0.93, 0.97) == pytest.approx(0.955, abs=0.02)
+    # .94 to .97 on average (bench/filters.py); of 900 pairs give or take .015.
+    assert 0.925 < right_at(found.posterior, truth, 0.93, 0.97) < 0.985
     against_truth = reliability_curve(found.posterior, truth.astype(float), "truth")
     assert against_truth.error is not None
     assert against_truth.error < 0.03

@@ -33,7 +33,7 @@ from annotate.consensus.result import Consensus, Reals, symmetric_share
 FOLDS = 5
 # Under so many foreseen votes that are no ties a slope says more about chance than about the model.
 MIN_HELD_OUT = 200
-# Of log T around what the votes gave: gold of 20 pairs weighs about as much.
+# Of log T around what the votes gave: T within a factor of 1.35 of it, until gold says otherwise.
 _GOLD_PRIOR_SD = 0.3
 _RANGE = (0.2, 10.0)
 # Log-odds beyond which float64 cannot tell a posterior from certainty.
