@@ -1,4 +1,4 @@
-"""Agreement and annotators: what the judge and pull runs recorded of the people."""
+"""Annotators: what the judge and pull runs recorded of the people."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from align.card import simulated
 from annotate.errors import HandloomError
 from annotate.judge import pulls_of
 from annotate.runs import Run
-from streamlit_app.charts import estimates, kappa_grid
-from streamlit_app.data import estimate_row, kappas, of_step, open_project, readable_runs
-from streamlit_app.plain import QUESTIONS, estimate_in_words, show_error, show_next
+from streamlit_app.charts import estimates
+from streamlit_app.data import estimate_row, of_step, open_project, readable_runs
+from streamlit_app.people import flag_lines, missing, people_table, recorded_annotators
+from streamlit_app.plain import QUESTIONS, escaped, show_error, show_next
 from streamlit_app.tables import answers_by_annotator
 
-# Annotators up to which every two are shown in a grid; a table takes over above.
-MAX_GRID = 20
+# People shown in the chart, the least accurate; the table has all.
+MAX_CHART = 40
 
 
 def show_summary(run: Run) -> None:
@@ -36,39 +37,9 @@ def show_summary(run: Run) -> None:
         column.metric(name, f"{number:,}", border=True)
 
 
-def show_agreement(run: Run) -> None:
-    """Alpha and raw agreement of each question, with their intervals."""
-    st.subheader("Agreement")
-    found: dict[str, dict[str, Any]] = run.metrics["agreement"]
-    named = {QUESTIONS.get(question, question): of for question, of in found.items()}
-    alpha, raw = st.columns(2, gap="large")
-    with alpha:
-        st.caption("Krippendorff's alpha: 1 is agreement, 0 is chance")
-        rows = pd.DataFrame([estimate_row(name, of["alpha"]) for name, of in named.items()])
-        st.altair_chart(estimates(rows, "alpha, 95 % interval", domain=(-0.2, 1)), width="stretch")
-    with raw:
-        st.caption("Raw agreement: the share of answer pairs that are the same")
-        rows = pd.DataFrame([estimate_row(name, of["raw"]) for name, of in named.items()])
-        st.altair_chart(estimates(rows, "share, 95 % interval", domain=(0, 1)), width="stretch")
-    st.dataframe(
-        pd.DataFrame(
-            {
-                "Question": list(named),
-                "Level": [of["level"] for of in named.values()],
-                "Alpha": [estimate_in_words(of["alpha"]) for of in named.values()],
-                "Raw agreement": [estimate_in_words(of["raw"]) for of in named.values()],
-                "Items": [of["items"] for of in named.values()],
-                "Answers": [of["answers"] for of in named.values()],
-            }
-        ),
-        hide_index=True,
-        width="stretch",
-    )
-
-
 def show_annotators(run: Run) -> None:
     """Each annotator: how much they answered, and how often they are believed to be right."""
-    st.subheader("Annotators")
+    st.subheader("What they answered")
     people: dict[str, dict[str, Any]] = run.metrics["annotators"]
     answers = answers_by_annotator(pulls_of(run))
     names = sorted({*people, *answers})
@@ -110,35 +81,54 @@ def show_annotators(run: Run) -> None:
     )
 
 
-def show_kappas(run: Run) -> None:
-    """Cohen's kappa of every two annotators on one question."""
-    st.subheader("Every two annotators")
-    questions = list(run.metrics["agreement"])
-    question = st.segmented_control(
-        "Question",
-        questions,
-        default=questions[0],
-        format_func=lambda name: QUESTIONS.get(name, name),
-        key="question",
-        bind="query-params",
-        required=True,
+def show_flags(run: Run) -> None:
+    """Who stands out, and by which test."""
+    st.subheader("Who stands out")
+    found = recorded_annotators(run)
+    tests = sum(test["p"] is not None for test in found["tests"])
+    lines = flag_lines(found)
+    for line in lines:
+        st.text(line)
+    st.caption(
+        f"{len(lines)} of {tests:,} tests. All tests are controlled together (Benjamini–Hochberg, "
+        f"{found['level']:.0%}); nobody is flagged with fewer than {found['min_labels']} labels, "
+        "nor for speed."
     )
-    pairs = pd.DataFrame(kappas(run, question))
-    defined = pairs.dropna(subset=["value"]) if len(pairs) else pairs
-    if not len(defined):
-        st.caption("No two annotators answered the same items.")
-    elif len({*defined["first"], *defined["second"]}) <= MAX_GRID:
-        st.altair_chart(kappa_grid(defined), width="content")
-    else:
-        st.caption("The lowest on top.")
-        st.dataframe(
-            defined.sort_values("value").drop(columns="series"), hide_index=True, lazy=True
-        )
+    if lines:
+        st.caption("To show somebody no items for a while, when you have talked:")
+        st.code("handloom users pause NAME", language=None)
+
+
+def show_figures(run: Run) -> None:
+    """Every figure of every person, with its interval."""
+    st.subheader("How each annotator judges")
+    for panel in recorded_annotators(run)["panels"]:
+        version = f", {escaped(panel['guideline'])}" if panel["guideline"] else ""
+        question = QUESTIONS.get(panel["question"], escaped(panel["question"]))
+        st.markdown(f"**{question}**{version}")
+        accuracy = [
+            estimate_row(person["annotator"], person["figures"]["accuracy"])
+            for person in panel["people"]
+            if person["figures"]["accuracy"]["value"] is not None
+        ]
+        if accuracy:
+            st.altair_chart(
+                estimates(
+                    pd.DataFrame(accuracy[:MAX_CHART]),
+                    "accuracy, one's own vote not deciding, 95 % interval",
+                    domain=(0, 1),
+                ),
+                width="stretch",
+            )
+        st.dataframe(people_table(panel), hide_index=True, width="stretch")
+        st.caption("Percent with 95 % intervals; the least accurate on top.")
+        for line in missing(panel):
+            st.caption(f"No figure for {escaped(line)}")
 
 
 def show() -> None:
     """The page."""
-    st.title("Agreement and annotators")
+    st.title("Annotators")
     runs = of_step(readable_runs(open_project())[0], "judge")
     if not runs:
         show_next(
@@ -149,7 +139,7 @@ def show() -> None:
         return
     by_id = {run.id: run for run in runs}
     run = by_id[st.selectbox("Judged in", list(by_id), key="run", bind="query-params")]
-    for part in (show_summary, show_agreement, show_annotators, show_kappas):
+    for part in (show_summary, show_flags, show_figures, show_annotators):
         try:
             part(run)
         except HandloomError as error:
