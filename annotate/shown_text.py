@@ -56,7 +56,9 @@ class PageOffsets:
 
     @classmethod
     def of(cls, text: str) -> PageOffsets:
-        """The offsets of one text; one step a character."""
+        """The offsets of one text: at once where both count alike, else a step a character."""
+        if "\r\n" not in text and not _ASTRAL.search(text):
+            return cls(range(len(text)), range(1, len(text) + 1))
         first: list[int] = []
         after: list[int] = []
         at = 0

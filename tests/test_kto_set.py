@@ -8,7 +8,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,7 +20,7 @@ from align.answer_sets import THUMBS_SHARE, lines
 from align.build import build
 from align.kto_set import KtoSet, kto_set, thumbs
 from annotate.errors import InputError, ProjectError
-from annotate.records import SCHEMAS, table_from_rows
+from annotate.records import SCHEMAS, conform, table_from_rows
 from annotate.runs import Project, Run, RunPlan
 from annotate.trace import trace
 from annotate.trace_text import trace_text
@@ -234,3 +236,39 @@ def test_a_pull_without_texts_or_thumbs_says_so(tmp_path: Path) -> None:
     divided = pulled(project, source, {"thumb": ["up", "down"]})
     with pytest.raises(InputError, match="1 dropped: people are divided"):
         build(project, [divided])
+
+
+@pytest.mark.slow
+def test_trl_trains_on_it_as_it_is(tmp_path: Path) -> None:
+    from datasets import load_dataset
+    from tiny_model import write_tiny_model
+    from transformers import AutoTokenizer
+    from trl import KTOConfig, KTOTrainer
+
+    project = new_project(tmp_path / "project")
+    source = generated(project, {f"Prompt {n}": ["good", "also good"] for n in range(4)})
+    outputs = source.read("outputs").to_pylist()
+    run = build(project, [pulled(project, source, {"thumb": ["up"]})])
+    rows = run.read("kto").to_pylist()
+    assert len(rows) == len(outputs)
+    table = pa.Table.from_pylist([{**row, "label": n % 2 == 0} for n, row in enumerate(rows)])
+    pq.write_table(conform("kto", table), tmp_path / "kto.parquet")
+    data = load_dataset("parquet", data_files=str(tmp_path / "kto.parquet"), split="train")
+    model = write_tiny_model(tmp_path / "model")
+    trainer = KTOTrainer(
+        str(model),
+        train_dataset=data,
+        args=KTOConfig(
+            output_dir=str(tmp_path / "out"),
+            max_steps=1,
+            per_device_train_batch_size=4,
+            bf16=False,
+            use_cpu=True,
+            gradient_checkpointing=False,
+            report_to=[],
+            save_strategy="no",
+            dataloader_pin_memory=False,
+        ),
+        processing_class=AutoTokenizer.from_pretrained(model),
+    )
+    assert np.isfinite(trainer.train().training_loss)
