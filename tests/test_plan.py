@@ -16,6 +16,8 @@ from align.cli import main
 from align.tune.noise import Evidence, Noise, posterior
 from align.tune.policies import BY_NAME, POLICIES, buy
 from align.tune.reward_model import fit
+from align.tune.simulation import VotesSoFar, expect
+from annotate.errors import InputError
 
 VOTES = np.array([[1, 1, -1], [1, -1, -1], [-1, -1, 1], [0, 1, 1], [0, 0, 1]], dtype=np.int8)
 
@@ -144,6 +146,25 @@ def test_too_few_pairs_are_refused(tmp_path: Path) -> None:
     status, said = run(tmp_path / "p", "plan", "--votes", "100")
     assert (status, said.count("\n")) == (1, 1)
     assert "25 pairs are too few for a reward model" in said
+
+
+def test_nothing_is_planned_from_ties_alone() -> None:
+    pairs = np.random.default_rng(0).standard_normal((50, 3))
+    ties = np.tile([0.0, 0.0, 2.0], (50, 1))
+    with pytest.raises(InputError, match="only 0 of 50 pairs have a winner"):
+        expect(VotesSoFar(pairs, np.arange(50), ties), [100])
+
+
+def test_people_who_always_agree_are_believed() -> None:
+    """Two votes on each pair, always alike and always for the first output."""
+    pairs = np.abs(np.random.default_rng(0).standard_normal((60, 3)))
+    alike = np.tile([2.0, 0.0, 0.0], (60, 1))
+    found = expect(VotesSoFar(pairs, np.arange(60), alike), [60], draws=4)
+    assert np.isfinite(found.accuracy).all()
+    # A second vote that always says the same buys nothing.
+    mean = found.accuracy[0].mean(axis=0)
+    assert mean[0] > mean.max() - 0.02
+    assert np.mean([noise.flip for noise in found.noises]) < 0.1
 
 
 def test_a_run_of_another_step_is_refused(desk: Path) -> None:

@@ -120,7 +120,8 @@ def _budget_dict(budget: Budget) -> dict[str, Any]:
 
 
 def _budget_lines(budget: Budget) -> list[str]:
-    found = [f"{budget.votes:,} more votes{'':<24}accuracy              behind the choice"]
+    title = f"{budget.votes:,} more votes"
+    found = [f"{title:<36}{'accuracy':<22}behind the choice"]
     for each in budget.outlooks:
         behind = "the choice" if each.behind is None else _short(each.behind)
         found.append(

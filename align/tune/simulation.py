@@ -125,6 +125,13 @@ def _require_enough(so_far: VotesSoFar) -> None:
             f"fewer than {FEWEST_REPEATED}",
             remedy="Let a second person vote on more of them",
         )
+    won = len(so_far.decided[1])
+    if pairs >= FEWEST_PAIRS > won:
+        raise InputError(
+            f"only {won} of {pairs:,} pairs have a winner, the others are ties or split; "
+            f"{FEWEST_PAIRS} are the least that a reward model learns from",
+            remedy="Collect more votes, or show pairs that differ more",
+        )
     if pairs < FEWEST_PAIRS:
         raise InputError(
             f"{pairs} pairs are too few for a reward model; {FEWEST_PAIRS} are the least",
