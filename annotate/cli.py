@@ -142,8 +142,14 @@ def report_judge(run: Run, *, as_json: bool) -> None:
         click.echo(json.dumps({"run": run.id, "metrics": run.metrics}, indent=1))
         return
     found = run.metrics
+    people = f"{len(found['annotators']):,} annotators"
+    if labelled := found.get("labelled"):
+        questions = ", ".join(found["questions"])
+        line = f"{labelled:,} prompts or outputs judged on {questions} by {people}"
+        report(run, line, f"handloom agreement {run.id}")
+        return
     line = f"{found['pairs']:,} pairs judged from {found['votes']:,} votes by "
-    report(run, line + f"{len(found['annotators']):,} annotators", f"handloom build {run.id}")
+    report(run, line + people, f"handloom build {run.id}")
     from annotate.judgements import calibration_lines
 
     for shown in calibration_lines(run):
@@ -185,9 +191,11 @@ def verify_runs(run_id: str | None) -> None:
 # The other commands, registered by being imported; they build on what stands above.
 from annotate import (  # noqa: E402, F401
     cli_agreement,
+    cli_annotators,
     cli_ledger,
     cli_loop,
     cli_project,
+    cli_queue,
     cli_recovery,
     cli_server,
     cli_users,

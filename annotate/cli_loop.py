@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,6 +17,9 @@ from annotate.cli import (
     report,
     seed_option,
 )
+
+if TYPE_CHECKING:
+    from annotate.runs import Run
 
 SHOWABLE = ("failures", "generate", "import")
 """Steps whose outputs can be pushed."""
@@ -40,6 +44,27 @@ SHOWABLE = ("failures", "generate", "import")
     metavar="NAME",
     help="Only its members see the items: a round's or a team's. The project's own if not given.",
 )
+@click.option(
+    "--suggestions",
+    metavar="RUN",
+    help="Show what a prelabel run suggests, except on a random share of the items.",
+)
+@click.option(
+    "--without",
+    type=click.FloatRange(0, 1),
+    default=0.2,
+    show_default=True,
+    help="That share: it measures how far people follow suggestions.",
+)
+@click.option("--gold", type=float, default=0.0, help="Mix in gold items: a share, as 0.05.")
+@click.option("--repeats", type=float, default=0.0, help="Show a share of the items again, unseen.")
+@click.option("--to", multiple=True, metavar="NAME", help="Only these people; repeatable.")
+@click.option(
+    "--assign",
+    type=FILE,
+    help="CSV: name, workspace. The prompts are shared out among the workspaces.",
+)
+@click.option("--cap", type=int, help="Items of a data set that one person may answer.")
 @seed_option
 @again_option
 def push_outputs(
@@ -50,6 +75,13 @@ def push_outputs(
     pairs_per_prompt: int | None,
     select: tuple[str, ...],
     workspace: str | None,
+    suggestions: str | None,
+    without: float,
+    gold: float,
+    repeats: float,
+    to: tuple[str, ...],
+    assign: Path | None,
+    cap: int | None,
     seed: int,
     again: bool,
 ) -> None:
@@ -59,26 +91,52 @@ def push_outputs(
 
     Pushing again adds nothing: it puts back what is missing on the server.
     """
-    from annotate.push import push
+    from annotate.push import push, push_to_groups
 
     project = here()
-    run = push(
-        project,
-        chosen_run(project, run_id, *SHOWABLE),
-        guideline=guideline,
-        batch=batch,
-        overlap=overlap,
-        pairs_per_prompt=pairs_per_prompt,
-        seed=seed,
-        again=again,
-        select=select or None,
-        workspace=workspace,
-    )
+    source = chosen_run(project, run_id, *SHOWABLE)
+    options: dict[str, Any] = {
+        "guideline": guideline,
+        "batch": batch,
+        "overlap": overlap,
+        "pairs_per_prompt": pairs_per_prompt,
+        "seed": seed,
+        "again": again,
+        "select": select or None,
+        "suggestions": project.resolve(suggestions) if suggestions else None,
+        "without": without,
+        "gold": gold,
+        "repeats": repeats,
+        "cap": cap,
+    }
+    if assign is None:
+        runs = [push(project, source, workspace=workspace, to=to or None, **options)]
+    else:
+        runs = push_to_groups(project, source, _groups(assign, workspace, to), **options)
+    for run in runs:
+        report(run, _pushed(run), "handloom pull, when people have answered")
+
+
+def _groups(assign: Path, workspace: str | None, to: tuple[str, ...]) -> dict[str, list[str]]:
+    from annotate.assignment import read_groups
+    from annotate.errors import InputError
+
+    if workspace is not None or to:
+        raise InputError("--assign names people and workspaces: leave out --to and --workspace")
+    return read_groups(assign)
+
+
+def _pushed(run: Run) -> str:
     noted = run.metrics
     line = f"{noted['items']} items in {', '.join(noted['batches'])}"
+    for what in ("gold", "repeats"):
+        if noted.get(what):
+            line += f", {noted[what]} of them {what}"
+    if people := run.manifest["settings"].get("to"):
+        line += f", for {', '.join(people)}"
     if noted["quarantined"]:
         line += f", {noted['quarantined']} prompts or outputs quarantined"
-    report(run, line, "handloom pull, when people have answered")
+    return line
 
 
 @annotate_commands.command("simulate")
@@ -111,9 +169,15 @@ def simulate_answers(
 def pull_responses(run_id: str | None, again: bool) -> None:
     """Fetch what people said about a push (the newest) into the ledger and a table."""
     from annotate.pull import pull
+    from annotate.push import pushed_together
 
     project = here()
-    run = pull(project, chosen_run(project, run_id, "push"), again=again)
+    push_run = chosen_run(project, run_id, "push")
+    for one in [push_run] if run_id else pushed_together(push_run):
+        _report_pull(pull(project, one, again=again))
+
+
+def _report_pull(run: Run) -> None:
     noted = run.metrics
     line = (
         f"{noted['submitted']} submitted responses of {noted['annotators']} annotators, "
@@ -126,8 +190,26 @@ def pull_responses(run_id: str | None, again: bool) -> None:
         line += f", {extra} extra {'submission' if extra == 1 else 'submissions'}"
     if noted["quarantined"]:
         line += f", {noted['quarantined']} unreadable answers quarantined"
-    then = "handloom judge" if noted["submitted"] else "handloom pull, when people have answered"
-    report(run, line, then)
+    then = "handloom pull, when people have answered"
+    report(run, line, _after_pull(run) if noted["submitted"] else then)
+    push_run = run.ancestor("push")
+    if push_run.has("suggested"):
+        from annotate.suggesting import anchoring
+
+        for found in anchoring(run.read("responses"), push_run.read("suggested")):
+            click.echo(f"  {found}")
+
+
+_NEXT = {
+    **dict.fromkeys(("compare", "rank", "rate", "label"), "handloom judge"),
+    **dict.fromkeys(("correct", "demonstrate", "thumbs"), "handloom build {run}"),
+}
+
+
+def _after_pull(run: Run) -> str:
+    """The next command for what was asked; marks are measured only."""
+    kind = run.read("items", ["kind"])["kind"][0].as_py()
+    return _NEXT.get(kind, "handloom agreement {run}").format(run=run.id)
 
 
 @annotate_commands.command("trace")

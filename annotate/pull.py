@@ -13,7 +13,7 @@ import dataclasses
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -22,9 +22,11 @@ import pyarrow.compute as pc
 from annotate.display import Item, undo
 from annotate.guidelines import Guideline, load_guideline
 from annotate.ledger import Entry, Ledger
+from annotate.mixing import only, without
 from annotate.progress import progress
+from annotate.publishing import shown_tables
 from annotate.records import SCHEMAS, table_from_rows
-from annotate.runs import Project, Run, RunPlan
+from annotate.runs import Draft, Project, Run, RunPlan
 from annotate.server import Server, connect, workspace_of
 from annotate.server_types import Response
 
@@ -54,7 +56,11 @@ def pull(project: Project, push_run: Run, *, again: bool = False) -> Run:
     if (finished := project.finished(plan)) is not None:
         return finished
     with project.draft(plan) as draft:
-        responses, quarantine = tabulate(latest, items, guideline)
+        responses, quarantine = tabulate(
+            latest, items, guideline, _marked_texts(push_run, items, guideline)
+        )
+        if push_run.has("mixed"):
+            responses, items, latest = _tests_aside(draft, push_run, responses, items, latest)
         draft.write("responses", responses)
         draft.write("items", items)
         draft.write("quarantine", quarantine)
@@ -65,6 +71,23 @@ def pull(project: Project, push_run: Run, *, again: bool = False) -> Run:
             quarantined=quarantine.num_rows,
         )
     return draft.run
+
+
+def _tests_aside(
+    draft: Draft, push_run: Run, responses: pa.Table, items: pa.Table, entries: list[Entry]
+) -> tuple[pa.Table, pa.Table, list[Entry]]:
+    """Write what gold items and repeats were answered apart; the rest, which alone votes."""
+    mixed = push_run.read("mixed")
+    tests = set(mixed["item_id"].to_pylist())
+    draft.write("mixed", mixed)
+    draft.write("mixed_responses", only(responses, mixed))
+    draft.note(mixed_submitted=sum(e.item_id in tests and _submitted(e) for e in entries))
+    rest = [entry for entry in entries if entry.item_id not in tests]
+    return without(responses, mixed), without(items, mixed), rest
+
+
+def _submitted(entry: Entry) -> bool:
+    return entry.status == "submitted"
 
 
 def write_down(server: Server, ledger: Ledger, name: str, guideline: str) -> int:
@@ -123,16 +146,35 @@ def _counts(entries: list[Entry], overlap: int | None) -> dict[str, Any]:
     }
 
 
+def _marked_texts(push_run: Run, items: pa.Table, guideline: Guideline) -> dict[str, str] | None:
+    """The texts that marks refer to, by output id; None where nobody marks any."""
+    if guideline.kind != "span":
+        return None
+    _, outputs = shown_tables(push_run.parents[0], push_run.path)
+    marked = pc.list_flatten(items["output_ids"])
+    outputs = outputs.filter(pc.is_in(outputs["output_id"], value_set=marked))
+    return dict(
+        zip(outputs["output_id"].to_pylist(), outputs["completion"].to_pylist(), strict=True)
+    )
+
+
 def tabulate(
-    entries: Iterable[Entry], items: pa.Table, guideline: Guideline
+    entries: Iterable[Entry],
+    items: pa.Table,
+    guideline: Guideline,
+    completions: Mapping[str, str] | None = None,
 ) -> tuple[pa.Table, pa.Table]:
-    """The table `responses` with the order shown undone, and what cannot be read."""
+    """The table `responses` with the order shown undone, and what cannot be read.
+
+    Args:
+        completions: by output id; needed where the guideline asks for spans.
+    """
     by_id: dict[str, Item] = {row["item_id"]: row for row in items.to_pylist()}
     chunks = [SCHEMAS["responses"].empty_table()]
     rows: list[dict[str, Any]] = []
     unread: list[dict[str, Any]] = []
     for entry in entries:
-        undone = undo(entry.values, by_id[entry.item_id], guideline)
+        undone = undo(entry.values, by_id[entry.item_id], guideline, completions)
         rows += _rows(entry, undone.answers)
         unread += _unread(entry, undone.problems)
         if len(rows) >= _ROWS_A_CHUNK:

@@ -8,20 +8,22 @@ finished push publishes again what the server lacks: it may be another server.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from annotate.display import Arrangement, arrange
+from annotate.assignment import check_capacity, reserve, workspace_for
 from annotate.errors import InputError
 from annotate.guidelines import Guideline, load_guideline, publish_guideline
+from annotate.mixing import GOLD
 from annotate.publishing import Shown, publish
-from annotate.records import SCHEMAS, read_table
+from annotate.push_items import settled_items
+from annotate.records import read_table
 from annotate.runs import Draft, Project, Run, RunPlan
-from annotate.server import connect
+from annotate.server import Server, connect
+from annotate.suggesting import suggest
 
 
 def push(
@@ -36,10 +38,18 @@ def push(
     again: bool = False,
     select: Sequence[str] | None = None,
     workspace: str | None = None,
+    gold: float = 0.0,
+    repeats: float = 0.0,
+    to: Sequence[str] | None = None,
+    cap: int | None = None,
+    part: Mapping[str, Any] | None = None,
+    suggestions: Run | None = None,
+    without: float = 0.2,
 ) -> Run:
     """Show a run's outputs to people, as items of an Argilla data set.
 
-    Of a failures run, each failure is a pair of its own: the output and what it lost to.
+    Of a failures run, each failure is a pair of its own: the output and what it lost to. Of a run
+    that chose pairs (next, adjudicate), those pairs.
 
     Args:
         run: holds `prompts` and `outputs`.
@@ -49,25 +59,122 @@ def push(
         overlap: people who must submit each item; the guideline's own if None.
         pairs_per_prompt: show at most so many pairs of a prompt.
         again: make new items in a new batch although these were pushed before.
-        select: ids of failures or prompts; everything if None.
+        select: ids of failures, pairs or prompts; everything if None.
         workspace: who is a member of it may answer; see `annotate.server.connect` for None. The
             same outputs in another workspace are a push of its own.
+        gold, repeats: share of tests to mix in, of the items; see `annotate.mixing`.
+        to: only these people may answer, in a workspace of their own.
+        cap: items of each data set that one person may answer; kept by the embedded server.
+        part: of several pushes that share the run's prompts among them; see `push_to_groups`.
+        suggestions: a prelabel run, whose suggestions the items show.
+        without: share of the items with a suggestion that is shown none; see `annotate.suggesting`.
 
     Raises:
-        InputError: nothing to show, an id that is not in the run, or a bad guideline.
+        InputError: nothing to show, an id that is not in the run, bad gold, a bad guideline, or
+            people who cannot answer all of it.
         ServerError: Argilla cannot be reached, or holds the batch under other settings.
     """
+    _require_outputs(run)
+    rules = load_guideline(project.root, guideline)
+    if overlap is not None:
+        rules = dataclasses.replace(rules, overlap=_positive(overlap, "overlap"))
+    if to is not None:
+        to = sorted(set(to))
+        workspace = workspace or workspace_for(to)
+    settings = _settings(rules, batch, pairs_per_prompt, select, workspace)
+    settings |= _extras(gold, repeats, to, cap, part)
+    check_capacity(0, rules.overlap, to, cap)
+    if suggestions is not None:
+        settings |= {"suggestions": suggestions.id, "without": without}
+    if batch is not None:
+        _refuse_in_two_workspaces(project, batch, workspace)
+    plan = RunPlan("push", run.round, (run,), settings, seed)
+    if again:
+        plan = project.again(plan)
+    name = batch or f"r{run.round}-{rules.task}-{plan.run_id.rpartition('-')[2]}"
+    with connect(project, workspace) as server:
+        if to is not None:
+            reserve(project, server, to)
+        finished = project.finished(plan)
+        if finished is not None:
+            publish(server, Shown.of_push(finished))
+            return finished
+        with project.draft(plan) as draft:
+            items = settled_items(draft, run, rules, name)
+            if suggestions is not None:
+                table = suggest(suggestions, items, rules, without=without, seed=seed)
+                draft.write("suggested", table)
+            publish_guideline(project.root, rules)
+            added = publish(server, Shown.of_draft(draft, items, rules))
+            _note(draft, items, added, server)
+    return draft.run
+
+
+def push_to_groups(
+    project: Project,
+    run: Run,
+    groups: Mapping[str, Sequence[str]],
+    *,
+    batch: str | None = None,
+    **options: Any,
+) -> list[Run]:
+    """Share a run's prompts among groups of people, in proportion to their sizes; a push each.
+
+    All items of a prompt go to one group. May be repeated after a crash.
+
+    Args:
+        groups: workspace → its people, as `annotate.assignment.read_groups` gives them.
+        batch: the data sets are `<batch>-<workspace>`; made up if None.
+        options: as `push` takes them.
+
+    Raises:
+        InputError, ServerError: as `push` does.
+    """
+    shares = [len(people) for people in groups.values()]
+    return [
+        push(
+            project,
+            run,
+            batch=f"{batch}-{workspace}" if batch is not None else None,
+            workspace=workspace,
+            to=people,
+            part={"shares": shares, "number": number},
+            **options,
+        )
+        for number, (workspace, people) in enumerate(groups.items())
+    ]
+
+
+def pushed_together(push_run: Run) -> list[Run]:
+    """The pushes to named people of the same run as this one; itself, if it was for all."""
+    if "to" not in push_run.manifest["settings"]:
+        return [push_run]
+    sources = push_run.manifest["parents"]
+    return [
+        run
+        for run in push_run.project.all_runs()
+        if run.step == "push"
+        and "to" in run.manifest["settings"]
+        and run.manifest["parents"] == sources
+    ]
+
+
+def _require_outputs(run: Run) -> None:
     if not (run.has("outputs") and run.has("prompts")):
         raise InputError(
             "this run has no outputs to show",
             where=run.id,
             remedy="Name a generate, import, evaluate or failures run; `handloom runs` lists them",
         )
-    if batch is not None:
-        _named(batch, "batch")
-    rules = load_guideline(project.root, guideline)
-    if overlap is not None:
-        rules = dataclasses.replace(rules, overlap=_positive(overlap, "overlap"))
+
+
+def _settings(
+    rules: Guideline,
+    batch: str | None,
+    pairs_per_prompt: int | None,
+    select: Sequence[str] | None,
+    workspace: str | None,
+) -> dict[str, Any]:
     if pairs_per_prompt is not None:
         _positive(pairs_per_prompt, "pairs-per-prompt")
     settings: dict[str, Any] = {
@@ -76,35 +183,49 @@ def push(
         "overlap": rules.overlap,
         "pairs_per_prompt": pairs_per_prompt,
         "select": sorted(set(select)) if select is not None else None,
-        "batch": batch,
+        "batch": _named(batch, "batch") if batch is not None else None,
     }
     if workspace is not None:  # ids of runs without one stay what they were
         settings["workspace"] = _named(workspace, "workspace")
-    if batch is not None:
-        _refuse_in_two_workspaces(project, batch, workspace)
-    plan = RunPlan("push", run.round, (run,), settings, seed)
-    if again:
-        plan = project.again(plan)
-    name = batch or f"r{run.round}-{rules.task}-{plan.run_id.rpartition('-')[2]}"
-    with connect(project, workspace) as server:
-        finished = project.finished(plan)
-        if finished is not None:
-            publish(server, Shown.of(run, finished.read("items"), rules))
-            return finished
-        with project.draft(plan) as draft:
-            items = _settled_items(draft, run, rules, name)
-            publish_guideline(project.root, rules)
-            added = publish(server, Shown.of(run, items, rules))
-            draft.note(
-                batches=sorted(pc.unique(items["batch"]).to_pylist()),
-                items=items.num_rows,
-                prompts=len(pc.unique(items["prompt_id"])),
-                added=added,
-                quarantined=read_table(draft.path / "quarantine.parquet").num_rows,
-                server=server.url,
-                workspace=server.workspace,
-            )
-    return draft.run
+    return settings
+
+
+def _extras(
+    gold: float,
+    repeats: float,
+    to: Sequence[str] | None,
+    cap: int | None,
+    part: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """Settings that stand in a manifest only where they were asked for."""
+    for share, option in ((gold, "gold"), (repeats, "repeats")):
+        if not 0 <= share <= 1:
+            raise InputError(f"--{option} is a share from 0 to 1, not {share:g}")
+    extras = {
+        "gold": gold or None,
+        "repeats": repeats or None,
+        "to": list(to) if to is not None else None,
+        "cap": _positive(cap, "cap") if cap is not None else None,
+        "part": dict(part) if part is not None else None,
+    }
+    return {name: value for name, value in extras.items() if value is not None}
+
+
+def _note(draft: Draft, items: pa.Table, added: int, server: Server) -> None:
+    tests = {}
+    if (draft.path / "mixed.parquet").is_file():
+        roles = read_table(draft.path / "mixed.parquet")["role"].to_pylist()
+        tests = {"gold": roles.count(GOLD), "repeats": len(roles) - roles.count(GOLD)}
+    draft.note(
+        batches=sorted(pc.unique(items["batch"]).to_pylist()),
+        items=items.num_rows,
+        prompts=len(pc.unique(items["prompt_id"])),
+        added=added,
+        quarantined=read_table(draft.path / "quarantine.parquet").num_rows,
+        server=server.url,
+        workspace=server.workspace,
+        **tests,
+    )
 
 
 def _named(name: str, option: str) -> str:
@@ -130,92 +251,3 @@ def _positive(number: int, option: str) -> int:
     if number < 1:
         raise InputError(f"--{option} must be 1 or more, not {number}")
     return number
-
-
-def _settled_items(draft: Draft, run: Run, rules: Guideline, batch: str) -> pa.Table:
-    """The items of an interrupted attempt, else new ones, in the draft before any is shown."""
-    path = draft.path / "items.parquet"
-    if path.is_file():
-        return read_table(path)
-    plan = draft.plan
-    arranged = _arranged(run, rules, batch, plan, _earlier_items(draft.project, batch))
-    if not arranged.items.num_rows:
-        reasons = pc.unique(arranged.quarantine["reason"]).to_pylist()
-        raise InputError(
-            f"nothing to show under {rules.name}" + (f": {reasons[0]}" if reasons else ""),
-            where=run.id,
-            remedy="Choose another --guideline, or generate more outputs a prompt",
-        )
-    draft.write("quarantine", arranged.quarantine)
-    draft.write("items", arranged.items)
-    return arranged.items
-
-
-def _arranged(
-    run: Run, rules: Guideline, batch: str, plan: RunPlan, earlier: pa.Table | None
-) -> Arrangement:
-    prompts, outputs, pairs = _chosen(run, plan.settings["select"])
-    return arrange(
-        prompts,
-        outputs,
-        rules,
-        batch=batch,
-        seed=plan.seed or 0,
-        pairs_per_prompt=plan.settings["pairs_per_prompt"],
-        pairs=pairs,
-        earlier=earlier,
-    )
-
-
-def _chosen(
-    run: Run, select: Sequence[str] | None
-) -> tuple[pa.Table, pa.Table, set[frozenset[str]] | None]:
-    """The prompts and outputs to show; of a failures run also which pairs of outputs."""
-    prompts, outputs = run.read("prompts"), run.read("outputs")
-    pairs = None
-    wanted = None if select is None else pa.array(sorted(select), pa.string())
-    if wanted is not None:
-        _check_known(run, prompts, wanted)
-    if run.has("failures"):
-        failures = run.read("failures")
-        if wanted is not None:
-            failures = failures.filter(
-                pc.or_(
-                    pc.is_in(failures["failure_id"], wanted),
-                    pc.is_in(failures["prompt_id"], wanted),
-                )
-            )
-        ends = failures["output_id"].to_pylist(), failures["versus_output"].to_pylist()
-        pairs = {frozenset(pair) for pair in zip(*ends, strict=True)}
-        outputs = outputs.filter(pc.is_in(outputs["output_id"], pa.array([*ends[0], *ends[1]])))
-        wanted = pc.unique(failures["prompt_id"])
-    if wanted is not None:
-        prompts = prompts.filter(pc.is_in(prompts["prompt_id"], wanted))
-        outputs = outputs.filter(pc.is_in(outputs["prompt_id"], wanted))
-    return prompts, outputs, pairs
-
-
-def _check_known(run: Run, prompts: pa.Table, wanted: pa.Array) -> None:
-    known = [prompts["prompt_id"].combine_chunks()]
-    if run.has("failures"):
-        known.append(run.read("failures", ["failure_id"])["failure_id"].combine_chunks())
-    missing = wanted.filter(pc.invert(pc.is_in(wanted, pa.concat_arrays(known))))
-    if len(missing):
-        raise InputError(
-            f"{len(missing)} selected ids are neither prompts nor failures of this run, "
-            f"the first being {missing[0]}",
-            where=run.id,
-        )
-
-
-def _earlier_items(project: Project, batch: str) -> pa.Table | None:
-    """Items that earlier pushes put into the same batch, each once."""
-    tables = [run.read("items") for run in project.all_runs() if run.step == "push"]
-    if not tables:
-        return None
-    items = pa.concat_tables([SCHEMAS["items"].empty_table(), *tables])
-    names = items["batch"]
-    same = pc.or_(pc.equal(names, batch), pc.starts_with(names, f"{batch}-of-"))
-    items = items.filter(same)
-    first = np.unique(items["item_id"].to_numpy(), return_index=True)[1]
-    return items.take(first)

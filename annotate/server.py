@@ -22,7 +22,7 @@ from annotate.errors import ServerError
 from annotate.guidelines import Guideline
 from annotate.record_json import RecordJson
 from annotate.runs import Project, Run
-from annotate.server_types import Batch, Placed, Record, Response, Submission, User
+from annotate.server_types import CAP, Batch, Placed, Record, Response, Submission, User
 from annotate.transport import StatusError, Transport, nothing_collected, one_ahead, pause
 
 URL_VARIABLE, KEY_VARIABLE = "HANDLOOM_ARGILLA_URL", "HANDLOOM_ARGILLA_API_KEY"
@@ -228,6 +228,25 @@ class Server:
         except (ArgillaError, httpx.HTTPError) as error:
             return " ".join(str(error).split())[:300] or type(error).__name__
         return ""
+
+    def limit(self, batch: Batch, cap: int) -> None:
+        """Let one person answer so many records of the batch at most.
+
+        It stands in the data set's metadata, which the embedded server reads and others keep.
+        """
+        path = f"datasets/{batch.id}"
+        held = self.request("GET", path)["metadata"] or {}
+        if held.get(CAP) != cap:
+            self.request("PATCH", path, json={"metadata": {**held, CAP: cap}})
+
+    def add_metadata(self, batch: Batch, name: str, title: str) -> None:
+        """Let records of the batch have a text under this name, which annotators see."""
+        settings = {"type": "terms"}
+        content = {"name": name, "title": title, "settings": settings}
+        self.create(
+            f"datasets/{batch.id}/metadata-properties",
+            {**content, "visible_for_annotators": True},
+        )
 
     def shows_chat(self, batch: Batch) -> bool:
         """Whether the batch shows its prompts as conversations."""

@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+CAP = "handloom_cap"
+"""In a data set's metadata: records that one person may answer."""
+
 
 @dataclass(frozen=True)
 class Batch:

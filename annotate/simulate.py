@@ -21,6 +21,7 @@ from annotate.display import Item, answer, texts_by_id
 from annotate.errors import InputError, ServerError
 from annotate.guidelines import Guideline, load_guideline
 from annotate.progress import progress
+from annotate.publishing import shown_tables
 from annotate.runs import Project, Run
 from annotate.server import RESPONSES_A_REQUEST, Server, connect, workspace_of
 from annotate.server_types import Submission
@@ -127,10 +128,9 @@ def _rubric(messages: list[dict[str, str]], completion: str) -> float:
 
 
 def _truth(push_run: Run, items: pa.Table, scorer: Scorer) -> _Truth:
-    source = push_run.parents[0]
-    outputs = source.read("outputs")
+    prompts, outputs = shown_tables(push_run.parents[0], push_run.path)
     outputs = outputs.filter(pc.is_in(outputs["prompt_id"], pc.unique(items["prompt_id"])))
-    messages, completions = texts_by_id(source.read("prompts"), outputs)
+    messages, completions = texts_by_id(prompts, outputs)
     scores: dict[str, float] = {}
     best: dict[str, tuple[float, str]] = {}
     ids = outputs["output_id"].to_pylist(), outputs["prompt_id"].to_pylist()

@@ -52,6 +52,8 @@ class PageClient:
     at: int = 0
     """Of the record in front, in `store`."""
     total: int = 0
+    values: dict[str, Any] = field(default_factory=lambda: {"label": {"value": "yes"}})
+    """What it answers to every record."""
     repeated: int = 0
     """Records that it was given although it had them: without leases that happens."""
 
@@ -97,7 +99,7 @@ class PageClient:
 
     def answer(self, record: str, status: str = "submitted") -> None:
         """Answer the record in front and turn to the next."""
-        body = {"status": status, "values": {"label": {"value": "yes"}}}
+        body = {"status": status, "values": self.values}
         self.http.post(f"/records/{record}/responses", json=body).raise_for_status()
         self.answered.add(record)
         self.at += 1

@@ -9,6 +9,7 @@ that order, then what is new. Others' answers and leases change only the second 
 is skipped or shown twice.
 """
 
+import sys
 from collections.abc import Hashable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -27,6 +28,7 @@ from argilla_server.search_engine import (
 from annotate.embedded import search
 from annotate.embedded.index import DatasetIndex
 from annotate.embedded.leases import Leases, Taken
+from annotate.server_types import CAP
 
 PAGES_HELD = 2
 """A person holds at most so many pages: the one before them and the one fetched ahead."""
@@ -43,6 +45,8 @@ class Queue:
     user: bytes
     supervisor: bool
     view: Hashable
+    cap: int | None = None
+    """Records of the data set that one person may answer."""
 
 
 def queue_of(
@@ -61,7 +65,13 @@ def queue_of(
         user=asked_for.id.bytes,
         supervisor=not asked_for.is_annotator,
         view=_view(request),
+        cap=_cap(dataset),
     )
+
+
+def _cap(dataset: Dataset) -> int | None:
+    cap = (dataset.metadata_ or {}).get(CAP)
+    return cap if isinstance(cap, int) and not isinstance(cap, bool) else None
 
 
 def _pending_for(filter: Filter | None) -> User | None:
@@ -141,7 +151,9 @@ def _page(
     hits, free = search.run(index, rest)
     if not free and not mine and taken.yielding:
         hits, free = search.run(index, replace(rest, excluded=taken.held))
-    wanted = hits[: queue.leases.room(queue.dataset, queue.user, free)]
+    left = _left(queue, index, len(mine))
+    free = min(free, left)
+    wanted = hits[: min(left, queue.leases.room(queue.dataset, queue.user, free))]
     granted = queue.leases.grant(
         queue.dataset,
         queue.user,
@@ -152,6 +164,14 @@ def _page(
     if wanted and not granted and not again:
         return None
     return [*again, *(hit for hit in wanted if hit.record in granted)], len(mine) + free
+
+
+def _left(queue: Queue, index: DatasetIndex, held: int) -> int:
+    """How many records more this person may be given under their cap."""
+    if queue.cap is None:
+        return sys.maxsize
+    answered = search.user_progress(index, queue.user).get("submitted", 0)
+    return max(0, queue.cap - answered - held)
 
 
 def note_answer(leases: Leases, response: Response, status: str) -> None:

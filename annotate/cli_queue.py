@@ -1,0 +1,138 @@
+"""Commands that choose what people judge next: `handloom next` and `handloom adjudicate`."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import click
+
+from annotate.cli import again_option, annotate_commands, chosen_run, here, report, seed_option
+
+FIRST_LABELS, MOST_LABELS = 1, 5  # as in annotate.queueing, which takes time to import
+to_option = click.option(
+    "--to", multiple=True, metavar="NAME", help="Only for this person; repeatable."
+)
+
+
+@annotate_commands.command("next")
+@click.argument("n", type=int)
+@click.argument("run_ids", metavar="[RUN]...", nargs=-1)
+@click.option(
+    "--by",
+    type=click.Choice(["uniform", "entropy", "disagreement", "failures"]),
+    default="entropy",
+    show_default=True,
+    help="What makes a pair wanted.",
+)
+@click.option(
+    "--first", default=FIRST_LABELS, show_default=True, help="Labels of every pair before entropy."
+)
+@click.option("--most", default=MOST_LABELS, show_default=True, help="Labels of a pair at most.")
+@to_option
+@click.option("--cap", type=int, help="With --to: pairs for one person at most.")
+@click.option("--guideline", default="preference", show_default=True, help="With --to: as in push.")
+@seed_option
+@again_option
+def choose_next(
+    n: int,
+    run_ids: tuple[str, ...],
+    by: Literal["uniform", "entropy", "disagreement", "failures"],
+    first: int,
+    most: int,
+    to: tuple[str, ...],
+    cap: int | None,
+    guideline: str,
+    seed: int,
+    again: bool,
+) -> None:
+    """Choose N pairs for one more label each, and with --to put them before these people.
+
+    By uniform: those with the fewest labels. By entropy: those with fewer than --first, then the
+    least decided of the judge RUN (the newest). By disagreement: those that the scorers of the
+    evaluate RUNs, two or more, differ about most. By failures: the worst of the failures RUN.
+
+    With --to each pair goes to one person who has not judged it, in a workspace of their own.
+    """
+    from annotate.next_items import next_items
+
+    project = here()
+    step = {"failures": "failures", "disagreement": "evaluate"}.get(by, "judge")
+    runs = [project.resolve(run_id) for run_id in run_ids] or [chosen_run(project, None, step)]
+    run = next_items(project, runs, n, by, first=first, most=most, seed=seed, again=again)
+    why = ", ".join(f"{count} by {reason}" for reason, count in run.metrics["why"].items())
+    line = f"{run.metrics['chosen']} of {run.metrics['candidates']} pairs chosen ({why})"
+    if not to:
+        report(run, line, f"handloom push {run.id} --overlap 1")
+        return
+    report(run, line, "handloom pull, when they have answered")
+    _push_to_each(run.id, to, cap, guideline, seed)
+
+
+def _push_to_each(
+    run_id: str, to: tuple[str, ...], cap: int | None, guideline: str, seed: int
+) -> None:
+    from annotate.next_items import share_out
+    from annotate.push import push
+
+    project = here()
+    run = project.resolve(run_id)
+    shared, left = share_out(run.read("chosen"), to, cap)
+    for name, pairs in shared.items():
+        pushed = push(
+            project, run, guideline=guideline, overlap=1, select=pairs, to=[name], seed=seed
+        )
+        click.echo(f"  {pushed.id}: {len(pairs)} items for {name}")
+    if left:
+        click.echo(f"  {left} pairs left over: everybody named has judged them or has enough")
+
+
+@annotate_commands.command("adjudicate")
+@click.argument("run_id", metavar="[RUN]", required=False)
+@click.option(
+    "--below",
+    type=float,
+    metavar="POSTERIOR",
+    help="Also pairs whose winner is less certain than this, as 0.8.",
+)
+@to_option
+@click.option("--workspace", metavar="NAME", help="The reviewers' workspace.")
+@click.option("--batch", help="Name of the data set, instead of one made up from the run.")
+@click.option("--overlap", default=1, show_default=True, help="Reviewers a pair.")
+@click.option("--guideline", default="preference", show_default=True, help="As in push.")
+@seed_option
+@again_option
+def adjudicate_split(
+    run_id: str | None,
+    below: float | None,
+    to: tuple[str, ...],
+    workspace: str | None,
+    batch: str | None,
+    overlap: int,
+    guideline: str,
+    seed: int,
+    again: bool,
+) -> None:
+    """Give the pairs that stay split after a judge RUN (the newest) to reviewers.
+
+    Split: two votes or more, and no answer with more than half of them. Reviewers see the earlier
+    votes without names; when `pull` has fetched what they say, it decides in `judge`.
+    """
+    from annotate.adjudication import adjudicate
+    from annotate.push import push
+
+    project = here()
+    judged = chosen_run(project, run_id, "judge")
+    run = adjudicate(project, judged, below=below, again=again)
+    pushed = push(
+        project,
+        run,
+        guideline=guideline,
+        batch=batch,
+        overlap=overlap,
+        workspace=workspace,
+        to=to or None,
+        seed=seed,
+    )
+    why = ", ".join(f"{count} {reason}" for reason, count in run.metrics["why"].items())
+    line = f"{pushed.metrics['items']} pairs for reviewers ({why}) in "
+    report(pushed, line + ", ".join(pushed.metrics["batches"]), f"handloom pull {pushed.id}")
