@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from test_votes import item, ranking, response
 
 from align.cli import main
+from annotate.annotators.from_mixed import answers_to_tests
 from annotate.annotators.from_votes import Beside, panels_of_votes
 from annotate.annotators.panel import Panel
 from annotate.annotators.questions import questions
@@ -145,6 +146,41 @@ def test_the_pairs_of_a_ranking_are_one_trial() -> None:
     assert len(asked["agreement"].score) == 2
 
 
+def test_repeats_and_gold_of_other_questions_count_as_a_whole() -> None:
+    """ann rated the two outputs of item 1 as before in item 3; the gold label is hers alone."""
+
+    def rated(item_id: str, who: str, *ratings: int) -> list[dict[str, Any]]:
+        return [
+            response(item_id, who, "rating", {"output": f"o-{n}", "rating": given})
+            for n, given in enumerate(ratings, start=1)
+        ]
+
+    mixed = [
+        {"item_id": "i-3", "role": "repeat", "of_item": "i-1"},
+        {"item_id": "i-4", "role": "swap", "of_item": "i-1"},
+        {"item_id": "i-5", "role": "gold", "answer": json.dumps({"label": "urgent"})},
+    ]
+    first = [*rated("i-1", "ann", 3, 5), *rated("i-1", "bob", 3, 5)]
+    again = [
+        *rated("i-3", "ann", 3, 5)[::-1], *rated("i-4", "bob", 5, 3),
+        response("i-5", "ann", "label", "urgent"), response("i-5", "bob", "label", "not_urgent"),
+        *rated("i-5", "ann", 1, 1),
+    ]  # fmt: skip
+    tables = (
+        table_from_rows("responses", first), table_from_rows("responses", again),
+        table_from_rows("mixed", mixed),
+    )  # fmt: skip
+    repeats, gold = answers_to_tests("rating", "preference@v1", *tables, ["ann", "bob"])
+    assert list(zip(repeats.annotator, repeats.same, repeats.swapped, strict=True)) == [
+        (0, True, False),
+        (1, False, True),
+    ]
+    assert len(gold.right) == 0
+    repeats, gold = answers_to_tests("label", "", *tables, ["ann", "bob"])
+    assert len(repeats.same) == 0
+    assert list(zip(gold.annotator, gold.right, strict=True)) == [(0, True), (1, False)]
+
+
 # --- the command, and what the judge step records
 
 
@@ -188,7 +224,7 @@ def test_the_command_reads_the_newest_pulls(project: Project) -> None:
     assert done.exit_code == 0, done.output
     assert run.id in done.output
     assert "vote (preference@v1)" in done.output
-    assert "zoe: says tie more, or less, than others on the same items (100%" in done.output
+    assert "zoe: says tie more than others on the same items (100%" in done.output
     assert "bob (paused since " in done.output
     assert "next handloom users pause " in done.output
     told = json.loads(CliRunner().invoke(main, ["annotators", run.id, "--json"]).output)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from annotate.annotators.from_mixed import answers_to_tests
 from annotate.annotators.from_votes import Beside, panels_of_votes
 from annotate.annotators.panel import Panel
 from annotate.annotators.report import AnnotatorReport, report
@@ -47,11 +48,15 @@ def annotators_of_runs(
             damaged.
     """
     panels = []
+    beside = _beside(runs, items)
     if votes.num_rows:
-        panels += panels_of_votes(votes, responses, _beside(runs, items), pool=pool)
+        panels += panels_of_votes(votes, responses, beside, pool=pool)
     for question, answers in question_labels(responses, items, votes).items():
         if isinstance(answers, Labels) and question not in _PARTS_OF_A_VOTE:
-            panels += panels_of_labels(answers, question, pool=pool)
+            panels += [
+                _with_tests(panel, responses, beside, pool=pool)
+                for panel in panels_of_labels(answers, question, pool=pool)
+            ]
     source = ", ".join(run.id for run in runs)
     if not panels:
         raise ProjectError(
@@ -83,6 +88,17 @@ def panels_of_labels(labels: Labels, question: str, *, pool: bool = False) -> li
     if pool:
         return [Panel(labels.pooled(), question, ", ".join(labels.versions))]
     return [Panel(part, question, name) for name, part in labels.by_version().items()]
+
+
+def _with_tests(panel: Panel, responses: pa.Table, beside: Beside, *, pool: bool) -> Panel:
+    """The panel with what was answered to repeats and gold items."""
+    if not beside.mixed.num_rows:
+        return panel
+    repeats, gold = answers_to_tests(
+        panel.question, "" if pool else panel.guideline, responses, beside.mixed_responses,
+        beside.mixed, panel.labels.annotators,
+    )  # fmt: skip
+    return replace(panel, repeats=repeats, gold=gold)
 
 
 def _beside(runs: Sequence[Run], items: pa.Table) -> Beside:

@@ -34,18 +34,31 @@ PANEL = "(the panel)"
 # Of those newly found, the share that is set aside before the others are compared again.
 _AT_A_TIME = 0.2
 
-MEANING = {
-    "agreement": "gives another answer than most on the same items",
-    "gold": "is wrong on gold items on which others are right",
-    "consistency": "contradicts themselves on what they judged twice, more than others do",
-    "position": "prefers a place: what stands first, or what does not",
-    "length": "votes for the longer more, or less, than others on the same items",
-    "ties": "says tie more, or less, than others on the same items",
-    "agreement over time": "differs from most more and more, or less and less",
-    "position over time": "prefers what stands first more and more, or less and less",
-    "ties over time": "says tie more and more, or less and less",
-    "panel over time": "people agree more and more, or less and less",
+MEANING: dict[str, tuple[str, ...]] = {
+    "agreement": ("gives another answer than most on the same items",),
+    "gold": ("is wrong on gold items on which others are right",),
+    "consistency": ("contradicts themselves on what they judged twice, more than others do",),
+    "position": ("prefers what stands first", "prefers what does not stand first"),
+    "length": (
+        "votes for the longer more than others on the same items",
+        "votes for the longer less than others on the same items",
+    ),
+    "ties": (
+        "says tie more than others on the same items",
+        "says tie less than others on the same items",
+    ),
+    "agreement over time": (
+        "differs from the others more and more",
+        "differs from the others less and less",
+    ),
+    "position over time": (
+        "votes more and more for what stands first",
+        "votes less and less for what stands first",
+    ),
+    "ties over time": ("says tie more and more", "says tie less and less"),
+    "panel over time": ("people agree less and less", "people agree more and more"),
 }
+"""What standing out means, above what is expected and, where that counts too, below it."""
 
 
 @dataclass(frozen=True)
@@ -75,19 +88,25 @@ class Finding:
         """Whether this stands out."""
         return self.q is not None and self.q <= LEVEL
 
+    @property
+    def meaning(self) -> str:
+        """What standing out means here, in the direction found."""
+        if self.observed is None or self.expected is None:
+            return MEANING[self.test][0]
+        return MEANING[self.test][0 if self.observed > self.expected else -1]
+
     def to_dict(self) -> dict[str, Any]:
         """All fields, JSON-able."""
-        return {**vars(self), "flagged": self.flagged, "meaning": MEANING[self.test]}
+        return {**vars(self), "flagged": self.flagged, "meaning": self.meaning}
 
     def __str__(self) -> str:
         """As in "ada: says tie more … (88% where 21% is expected; exact, p = 1e-9, …)"."""
         if self.test.endswith("over time"):
-            way = "rising" if (self.observed or 0) > 0 else "falling"
-            found = f"{way}, z = {self.observed:z.1f}"
+            found = f"z = {self.observed:z.1f}"
         else:
             found = f"{self.observed:.0%} where {self.expected:.0%} is expected"
         numbers = f"p = {self.p:.2g}, q = {self.q:.2g}, n = {self.n:,}"
-        return f"{self.annotator}: {MEANING[self.test]} ({found}; {self.method}, {numbers})"
+        return f"{self.annotator}: {self.meaning} ({found}; {self.method}, {numbers})"
 
 
 @dataclass
