@@ -64,7 +64,7 @@ def test_every_pair_is_kept_or_dropped_for_its_reason(project: Project, judge_ru
     assert run.read("decisions").num_rows == 31
     assert run.read("preference").num_rows == metrics["kept"] == 25
     assert lines(run)[0].split() == ["judged", "pairs", "31"]
-    assert "| posterior | at least 0.75 | 2 |" in (run.path / "README.md").read_text(
+    assert "| posterior | at least 0.7 | 2 |" in (run.path / "README.md").read_text(
         encoding="utf-8"
     )
 
