@@ -37,7 +37,7 @@ from annotate.agreement.patterns import contributions, patterns
 from annotate.annotations import MultiLabels, Rankings, Spans, Texts
 from annotate.labels import Labels
 
-PEOPLE, ITEMS = 5, 40
+PEOPLE, ITEMS = 5, 30
 
 
 def who_what(rng: np.random.Generator) -> tuple[dict[str, Any], np.ndarray[Any, Any]]:
@@ -118,7 +118,7 @@ def test_leaving_people_and_answers_out_is_counting_anew(
     measure: Callable[..., Figure], make: Callable[[np.random.Generator], Any]
 ) -> None:
     data = make(np.random.default_rng(3))
-    figure = measure(data, resamples=4000)
+    figure = measure(data, resamples=2000)
     assert figure.value is not None
     assert figure.low is not None
     assert figure.high is not None
@@ -136,7 +136,7 @@ def test_leaving_people_and_answers_out_is_counting_anew(
     total = variance + max(0.0, between - answers)
     freedom = (PEOPLE - 1) * max(1, total / between) ** 2
     assert figure.value - over.low == pytest.approx(
-        student.ppf(0.975, freedom) * math.sqrt(total), rel=0.06
+        student.ppf(0.975, freedom) * math.sqrt(total), rel=0.08
     )
 
 
