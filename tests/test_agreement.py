@@ -35,7 +35,6 @@ from annotate.agreement import (
     three_way_alpha,
     tie_rate,
 )
-from annotate.agreement_report import agreement_of_table, agreement_report
 from annotate.consensus import majority
 from annotate.errors import InputError
 from annotate.labels import Labels, encode
@@ -416,26 +415,13 @@ def test_a_million_answers_take_seconds() -> None:
         np.tile(np.arange(n), 3), np.repeat(np.arange(3), n), label.ravel(),
         names, ["a", "b", "c"], ["0", "1", "2"],
     )  # fmt: skip
-    report = agreement_report(labels)
+    raw, alpha = raw_agreement(labels), krippendorff_alpha(labels)
     # Two answers agree with probability (1 - .2 · 2/3)² + 2 (.2/3)² = .76, by chance with 1/3.
-    assert value(report.raw) == pytest.approx(0.76, abs=0.005)
-    assert value(report.alpha) == pytest.approx((0.76 - 1 / 3) / (2 / 3), abs=0.005)
-    assert report.alpha.high is not None
-    assert report.alpha.low is not None
-    assert report.alpha.high - report.alpha.low < 0.005
-
-
-def test_the_report_is_json_and_text(tmp_path: Path) -> None:
-    path = tmp_path / "labels.csv"
-    path.write_text("item,annotator,label\nq,ann,1\nq,bob,1\nr,ann,2\nr,bob,1\nr,cat,\n")
-    measured = agreement_of_table(path, "ordinal")
-    told = json.loads(json.dumps(measured.to_dict(), allow_nan=False))
-    assert told["questions"]["label"]["alpha"]["n"] == 2
-    assert told["questions"]["label"]["classes"] == {"1": 3, "2": 1}
-    assert told["quarantine"][0]["line"] == 6
-    text = "\n".join(measured.lines())
-    assert "Krippendorff's alpha (ordinal)" in text
-    assert "line 6: no label" in text
+    assert value(raw) == pytest.approx(0.76, abs=0.005)
+    assert value(alpha) == pytest.approx((0.76 - 1 / 3) / (2 / 3), abs=0.005)
+    assert alpha.high is not None
+    assert alpha.low is not None
+    assert alpha.high - alpha.low < 0.005
 
 
 def pandalm() -> list[dict[str, Any]]:
@@ -451,13 +437,13 @@ def test_pandalms_three_people_agree_as_published() -> None:
     rows = pandalm()
     answers = [(str(r["idx"]), f"{k}", str(r[f"annotator{k}"])) for r in rows for k in (1, 2, 3)]
     labels = encode(*zip(*answers, strict=True))
-    report = agreement_report(labels)
-    kappas = {(pair.first, pair.second): value(pair.kappa) for pair in report.kappas}
+    kappas = {(pair.first, pair.second): value(pair.kappa) for pair in pairwise_kappas(labels)}
+    alpha = krippendorff_alpha(labels)
     assert kappas == pytest.approx(
         {("1", "2"): 0.852, ("1", "3"): 0.879, ("2", "3"): 0.862}, abs=0.001
     )
-    assert value(report.alpha) == pytest.approx(0.864, abs=5e-4)
-    assert report.alpha.n == 999
-    assert (report.alpha.low, report.alpha.high) == pytest.approx((0.843, 0.887), abs=0.002)
+    assert value(alpha) == pytest.approx(0.864, abs=5e-4)
+    assert alpha.n == 999
+    assert (alpha.low, alpha.high) == pytest.approx((0.843, 0.887), abs=0.002)
     # No pair of the 999 is split three ways, so that a majority always exists.
     assert Counter(majority(labels).best.tolist()) == {0: 105, 1: 422, 2: 472}

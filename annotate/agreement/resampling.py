@@ -2,7 +2,8 @@
 
 - The figure: the statistic of all shares together (see `annotate.agreement.contributions`).
 - Other items: the statistic of shares drawn with replacement, whole prompts at a time where items
-  belong to prompts (percentile bootstrap, Efron and Tibshirani 1993, chapter 13).
+  belong to prompts (percentile bootstrap, Efron and Tibshirani 1993, chapter 13, at the quantiles
+  that make up for few items, Hesterberg 2015, section 5.3).
 - Other annotators: the statistic without all answers of one of them, for each in turn (the
   delete-one jackknife, Efron and Stein 1981).
 
@@ -22,6 +23,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 import scipy.sparse as sp
@@ -81,20 +83,22 @@ def measured(
     value = float(statistic(total[None, :])[0])
     if math.isnan(value):
         return undefined_figure(data, otherwise, definition, pairable=pairable)
-    draws = _draws(parts, data.prompt, statistic, how)
-    panel = _panel(draws, over_items(data), how.confidence)
+    rows, multiplicity = _clusters(parts, data.prompt)
+    draws, units = _draws(rows, multiplicity, statistic, how), int(multiplicity.sum())
+    panel = _panel(draws, units, over_items(data), how.confidence)
     people = Interval(None, None, OVER_ANNOTATORS, "none", how.confidence, panel.reason)
     if panel.low is not None:
         removed = _Removed(parts, data.prompt, statistic, total, value)
-        people = _people(removed, float(np.nanvar(draws, ddof=1)), how)
+        variance = float(np.nanvar(draws, ddof=1)) * units / max(units - 1, 1)
+        people = _people(removed, variance, how)
     return Figure(
         value, panel, people, n_pairable=pairable, definition=definition, method=JACKKNIFE,
         seed=how.seed, **context(data),
     )  # fmt: skip
 
 
-def _panel(draws: Reals, over: str, confidence: float) -> Interval:
-    """Where most resamples lie; nowhere where they do not vary, or few define the statistic."""
+def _panel(draws: Reals, units: int, over: str, confidence: float) -> Interval:
+    """Where most resamples of so many units lie; nowhere if few of them define the statistic."""
     defined = draws[~np.isnan(draws)]
     reason = ""
     if len(defined) * 2 < len(draws) or len(defined) < 2:
@@ -103,16 +107,15 @@ def _panel(draws: Reals, over: str, confidence: float) -> Interval:
         reason = "every resample gives this value"
     if reason:
         return Interval(None, None, over, "none", confidence, reason)
-    tail = (1 - confidence) / 2
+    # Resamples of n units vary √((n − 1)/n) times too little, and are normal where t is due.
+    width = float(student.ppf((1 + confidence) / 2, max(units - 1, 1)))
+    tail = NormalDist().cdf(-width * math.sqrt(units / max(units - 1, 1)))
     low, high = (float(edge) for edge in np.quantile(defined, [tail, 1 - tail]))
     return Interval(low, high, over, BOOTSTRAP, confidence)
 
 
-def _draws(
-    parts: Contributions, prompt: Codes | None, statistic: Statistic, how: Resampling
-) -> Reals:
+def _draws(rows: sp.csr_array, multiplicity: Codes, statistic: Statistic, how: Resampling) -> Reals:
     """The statistic of each resample, made in blocks of bounded memory."""
-    rows, multiplicity = _clusters(parts, prompt)
     rng = np.random.default_rng(how.seed)
     wide = max(rows.shape[0], rows.shape[1], 1)
     sizes = _blocks(how.resamples, wide)
