@@ -77,8 +77,9 @@ def with_strengths(judgements: pd.DataFrame, votes: pa.Table) -> pd.DataFrame:
     said = votes.select(["pair_id", "vote", "strength"]).to_pandas()
     said = said[said["vote"].map({"b": -1, "tie": 0, "a": 1}) == said["pair_id"].map(side)]
     median = said.dropna().groupby("pair_id")["strength"].median()
-    towards_zero = np.trunc(judgements["pair_id"].map(median).astype("float64"))
-    return judgements.assign(strength_median=towards_zero.astype("Int32").to_numpy())
+    found = judgements["pair_id"].map(median).to_numpy(dtype=np.float64)
+    towards_zero = pd.array(np.trunc(found), dtype="Float64").astype("Int32")
+    return judgements.assign(strength_median=towards_zero)
 
 
 def chosen_table(frame: pd.DataFrame) -> pa.Table:

@@ -38,7 +38,7 @@ GOLD, REPEAT, SWAP = "gold", "repeat", "swap"
 APART = 20
 """Items that lie between an item and its repeat at least, in data sets of four times as many."""
 
-_VOTES = {"first": 0, "second": 1, "tie": None}
+_VOTES = ("first", "second", "tie")
 
 
 @dataclass(frozen=True)
@@ -102,8 +102,8 @@ def _known(name: str, said: Any, outputs: list[str], guideline: Guideline, where
         if said not in _VOTES:
             raise InputError(f"{name} must be first, second or tie, not {said!r}", where=where)
         a, b = sorted(outputs)
-        better = None if _VOTES[said] is None else outputs[_VOTES[said]]
-        return {"a": a, "b": b, "vote": "tie" if better is None else "a" if better == a else "b"}
+        better = [*outputs, None][_VOTES.index(said)]
+        return {"a": a, "b": b, "vote": {a: "a", b: "b", None: "tie"}[better]}
     if question.type == "ranking" or question.each_output:
         if not isinstance(said, list) or len(said) != len(outputs):
             raise InputError(f"{name} must be a list of {len(outputs)}", where=where)

@@ -16,6 +16,7 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from annotate.adjudication import is_adjudicated
 from annotate.chosen_pairs import chosen_table, with_strengths, write_chosen
 from annotate.consensus import dawid_skene
 from annotate.errors import InputError
@@ -105,8 +106,7 @@ def _judged(runs: Sequence[Run]) -> pd.DataFrame:
     frame["score"] = frame["pair_id"].map(dict(zip(labels.items, bits, strict=True)))
     frame = with_strengths(frame, votes)
     unseen = _unjudged(judge_run, set(frame["pair_id"]))
-    open_pairs = frame[~frame["method"].str.startswith("adjudicat")]
-    return pd.concat([open_pairs, unseen], ignore_index=True)
+    return pd.concat([frame[~is_adjudicated(frame["method"])], unseen], ignore_index=True)
 
 
 def _unjudged(judge_run: Run, known: set[str]) -> pd.DataFrame:

@@ -32,8 +32,8 @@ def entropy(probability: Reals) -> Reals:
     Returns:
         Shape (items,); of an unanswered item the most there can be, log2 of the classes.
     """
-    surprise = -np.log2(np.where(probability > 0, probability, 1.0))
-    bits = (probability * surprise).sum(axis=1)
+    surprise: Reals = -np.log2(np.where(probability > 0, probability, 1.0))
+    bits = np.asarray((probability * surprise).sum(axis=1), dtype=np.float64)
     return np.where(np.isnan(bits), np.log2(max(probability.shape[1], 1)), bits)
 
 
