@@ -1,24 +1,12 @@
-"""Annotators' accounts in Argilla, and the passwords made up for them.
-
-`<state>/users.json` (mode 0600) holds name → password, so that whoever runs the project can hand
-them out. It is written before the account is made: a crash between the two leaves a password
-without an account, which the next attempt makes, and never an account nobody can enter. Keys are
-not kept: an owner asks Argilla for them.
-"""
+"""Annotators' accounts in Argilla: who may log in, and who is a member of what."""
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
-import json
-import os
-import secrets
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
-from annotate.errors import InputError, ProjectError, ServerError
+from annotate.errors import InputError, ServerError
+from annotate.passwords import changed_password, ensure_passwords, known_passwords
 from annotate.paused import paused_people, remember_pauses
 from annotate.people_file import NAME, NAME_RULE, Person
 from annotate.progress import progress
@@ -50,11 +38,6 @@ class Added:
     made: bool
     joined: tuple[str, ...]
     """Workspaces they were not a member of before; none while they are paused."""
-
-
-def users_file(project: Project) -> Path:
-    """Where the passwords are kept."""
-    return project.state_dir / "users.json"
 
 
 def list_users(server: Server) -> list[User]:
@@ -132,7 +115,7 @@ def make_accounts(project: Project, server: Server, people: Sequence[Person]) ->
     """
     known = {user.name for user in list_users(server)}
     missing = [person for person in people if person.name not in known]
-    passwords = _passwords(project, [person.name for person in missing])
+    passwords = ensure_passwords(project, [person.name for person in missing])
     with progress("accounts", len(missing)) as advance:
         for person in missing:
             _create(server, person, passwords[person.name])
@@ -217,7 +200,7 @@ def accounts(project: Project, server: Server, workspace: str | None = None) -> 
     for said in responses_by_data_set(server).values():
         for name, count in said.items():
             counts[name] = counts.get(name, 0) + count
-    passwords = _read(users_file(project))
+    passwords = known_passwords(project)
     pauses = paused_people(project)
     return [
         Account(
@@ -256,15 +239,8 @@ def renew_password(project: Project, server: Server, name: str) -> None:
         ServerError: the server refuses; the password is as it was.
     """
     user = find_user(server, name)
-    with _locked(project):
-        before = _read(users_file(project))
-        new = _made_up()
-        _write_private(users_file(project), {**before, name: new})
-        try:
-            server.request("PATCH", f"users/{user.id}", json={"password": new})
-        except StatusError:
-            _write_private(users_file(project), before)
-            raise
+    with changed_password(project, name) as new:
+        server.request("PATCH", f"users/{user.id}", json={"password": new})
 
 
 def renew_key(server: Server, name: str) -> str:
@@ -287,62 +263,3 @@ def renew_key(server: Server, name: str) -> str:
             "account anew with its responses",
         ) from None
     return str(answer["api_key"])
-
-
-def known_passwords(project: Project) -> dict[str, str]:
-    """Name → password, of the accounts that this project made."""
-    return _read(users_file(project))
-
-
-def forget_password(project: Project, name: str) -> None:
-    """Take a password out of the file, if it is there."""
-    with _locked(project):
-        passwords = _read(users_file(project))
-        if passwords.pop(name, None) is not None:
-            _write_private(users_file(project), passwords)
-
-
-def _passwords(project: Project, names: Iterable[str]) -> Mapping[str, str]:
-    """The passwords on file, those of `names` made up if need be."""
-    with _locked(project):
-        passwords = _read(users_file(project))
-        new = {name: _made_up() for name in names if name not in passwords}
-        if new:
-            passwords |= new
-            _write_private(users_file(project), passwords)
-    return passwords
-
-
-def _made_up() -> str:
-    return secrets.token_urlsafe(12)
-
-
-@contextlib.contextmanager
-def _locked(project: Project) -> Iterator[None]:
-    """Let one process at a time change the file of passwords."""
-    with users_file(project).with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-def _read(path: Path) -> dict[str, str]:
-    try:
-        content: Any = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(content, dict):
-            raise ValueError("not a JSON object")
-    except FileNotFoundError:
-        return {}
-    except ValueError:
-        raise ProjectError("this file is damaged", where=str(path), remedy="Move it away") from None
-    return {str(name): str(password) for name, password in content.items()}
-
-
-def _write_private(path: Path, content: Mapping[str, str]) -> None:
-    """Replace a file that only its owner can read, whole or not at all."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.unlink(missing_ok=True)
-    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        json.dump(content, file, indent=2)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)

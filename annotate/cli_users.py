@@ -38,7 +38,8 @@ def add(names: tuple[str, ...], file: Path | None, workspaces: tuple[str, ...]) 
     be there; several workspaces are separated by spaces; a line that cannot be used is shown with
     its reason, and the others count.
     """
-    from annotate.accounts import add_people, users_file
+    from annotate.accounts import add_people
+    from annotate.passwords import users_file
     from annotate.server import connect
 
     people = _people(names, file)
@@ -81,7 +82,8 @@ def show(workspace: str | None) -> None:
 
     And whose password is known.
     """
-    from annotate.accounts import accounts, users_file
+    from annotate.accounts import accounts
+    from annotate.passwords import users_file
     from annotate.server import connect
 
     project = here()
@@ -161,7 +163,8 @@ def remove(names: tuple[str, ...], yes: bool, lose_others: bool) -> None:
 @name_argument
 def password(name: str) -> None:
     """Make up a new password for NAME; the old one no longer logs in."""
-    from annotate.accounts import renew_password, users_file
+    from annotate.accounts import renew_password
+    from annotate.passwords import users_file
     from annotate.server import connect
 
     project = here()

@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from annotate.accounts import find_user, forget_password, responses_by_data_set
+from annotate.accounts import find_user, responses_by_data_set
 from annotate.batches import pushed_batches, write_down_all
 from annotate.errors import InputError
 from annotate.ledger import Ledger
+from annotate.passwords import forget_password
 from annotate.paused import forget_pauses
 from annotate.pausing import Left, end_memberships, memberships
 from annotate.runs import Project

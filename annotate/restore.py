@@ -12,10 +12,11 @@ import fcntl
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from annotate.accounts import add_people, known_passwords, list_users
+from annotate.accounts import add_people, list_users
 from annotate.batches import on_server, pushed_batches
 from annotate.errors import ProjectError
 from annotate.ledger import Ledger
+from annotate.passwords import known_passwords
 from annotate.people_file import Person
 from annotate.restore_batch import BatchOutcome, restore_batch
 from annotate.runs import Project

@@ -19,9 +19,10 @@ import pytest
 from factories import Argilla, connected_project, make_project
 
 from annotate import transport
-from annotate.accounts import accounts, add_users, users_file
+from annotate.accounts import accounts, add_users
 from annotate.errors import InputError, ServerError
 from annotate.guidelines import load_guideline
+from annotate.passwords import users_file
 from annotate.runs import Project
 from annotate.server import Server, connect
 from annotate.server_types import Answer, Batch, Record, Submission, Suggestion

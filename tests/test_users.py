@@ -18,10 +18,10 @@ from annotate.accounts import (
     add_users,
     list_users,
     renew_password,
-    users_file,
 )
 from annotate.errors import InputError, ServerError
 from annotate.ledger import Ledger
+from annotate.passwords import users_file
 from annotate.people_file import Person
 from annotate.pull import pull
 from annotate.push import push
