@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -17,42 +17,81 @@ from annotate.cli import (
     table_option,
 )
 
+if TYPE_CHECKING:
+    from annotate.agreement_report import Measured, TableKind
+
+KINDS = ("label", "rating", "pairwise", "multi-label", "ranking", "text")
+
 
 @annotate_commands.command("agreement")
 @click.argument("run_ids", metavar="[RUN]...", nargs=-1)
 @table_option
 @click.option(
+    "--kind",
+    type=click.Choice(KINDS),
+    help="What the labels of --table are. label: words or numbers (the default). rating: numbers. "
+    "pairwise: a, b, tie, or -3 to 3. multi-label: spam|rude, and | for none. "
+    "ranking: x>y=z, the best first. text: anything.",
+)
+@click.option(
     "--level",
     type=click.Choice(["nominal", "ordinal", "interval"]),
-    help="Of the labels of --table: names (the default), ranks or quantities.",
+    help="Of --kind label: names (the default), ranks or quantities.",
+)
+@click.option(
+    "--mix-guidelines",
+    is_flag=True,
+    help="Take all guideline versions together, instead of a report for each.",
+)
+@click.option(
+    "--without", multiple=True, metavar="NAME", help="Leave this annotator out; repeatable."
 )
 @seed_option
 @json_option
+@click.option("--markdown", "as_markdown", is_flag=True, help="Print Markdown.")
 def show_agreement(
     run_ids: tuple[str, ...],
     table: Path | None,
+    kind: TableKind | None,
     level: Literal["nominal", "ordinal", "interval"] | None,
+    mix_guidelines: bool,
+    without: tuple[str, ...],
     seed: int,
     as_json: bool,
+    as_markdown: bool,
 ) -> None:
-    """Measure how far annotators agree: alpha, kappa, raw agreement, with intervals.
+    """Measure how far annotators agree, each figure with two intervals and its definition.
 
-    On the newest pull of each batch of the round, on the pull RUNs, or on any table of labels;
-    the latter needs no project.
+    On the newest pull of each batch of the round, on the pull RUNs, or on any table of labels
+    (columns item, annotator, label and, if known, time, guideline, prompt); the latter needs no
+    project.
     """
-    import json
-
     from annotate.agreement_report import agreement_of_table
     from annotate.errors import InputError
     from annotate.judge import agreement_of_run
 
     run_or_table(run_ids, table)
+    if as_json and as_markdown:
+        raise InputError("--json and --markdown exclude each other")
+    if table is None and (level or kind):
+        option = "--level" if level else "--kind"
+        raise InputError(f"{option} goes with --table; a run's questions have their own levels")
     if table is not None:
-        measured = agreement_of_table(table, level or "nominal", seed=seed)
-    elif level is not None:
-        raise InputError("--level goes with --table; a run's questions have their own levels")
+        measured = agreement_of_table(
+            table, level, kind=kind or "label",
+            mix_guidelines=mix_guidelines, without=without, seed=seed,
+        )  # fmt: skip
     else:
-        project = here()
-        measured = agreement_of_run(*chosen_pulls(project, run_ids), seed=seed)
-    text = json.dumps(measured.to_dict(), indent=1) if as_json else "\n".join(measured.lines())
-    click.echo(text)
+        measured = agreement_of_run(
+            *chosen_pulls(here(), run_ids),
+            mix_guidelines=mix_guidelines, without=without, seed=seed,
+        )  # fmt: skip
+    click.echo(_printed(measured, as_json=as_json, as_markdown=as_markdown))
+
+
+def _printed(measured: Measured, *, as_json: bool, as_markdown: bool) -> str:
+    if as_json:
+        import json
+
+        return json.dumps(measured.to_dict(), indent=1)
+    return "\n".join(measured.markdown() if as_markdown else measured.lines())

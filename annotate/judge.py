@@ -10,25 +10,30 @@ better a is, from -3 to 3; `margin` is its size over 3.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from annotate.agreement import Level
-from annotate.agreement_report import AgreementReport, Measured, agreement_report
+from annotate.adjudication import decide, independent, is_adjudication
+from annotate.agreement_report import (
+    AgreementReport,
+    Measured,
+    outputs_behind,
+    reports_of_answers,
+)
+from annotate.annotators import annotators_of_runs
 from annotate.consensus import Method
 from annotate.errors import ProjectError
 from annotate.gold_votes import gold_votes
 from annotate.judgements import Judged, judge_votes
-from annotate.labels import Labels
-from annotate.runs import Project, Run, RunPlan
-from annotate.votes import labels_by_question, votes_of_responses
+from annotate.label_judgements import label_judgements
+from annotate.question_labels import question_labels
+from annotate.records import SCHEMAS
+from annotate.runs import Draft, Project, Run, RunPlan
+from annotate.votes import votes_of_responses
 
 __all__ = ["Judged", "agreement_of_run", "judge", "judge_votes", "newest_pulls", "pulls_of"]
-
-LEVEL_OF: dict[str, Level] = {"vote": "nominal", "both_bad": "nominal"}
-"""Of the questions that are not ordinal."""
 
 
 def judge(
@@ -58,20 +63,28 @@ def judge(
         return finished
     responses, items = answers_of(pull_runs)
     votes = votes_of_responses(responses, items)
+    reports = reports_of_answers(responses, items, outputs_behind(pull_runs), seed=seed)
+    adjudications = adjudications_of(pull_runs)
     if not votes.num_rows:
+        labelled = label_judgements(question_labels(responses, items, votes), method)
+        if labelled.num_rows:
+            return _judged_labels(plan, pull_runs[0].project, labelled, responses, reports)
         raise ProjectError(
-            "no submitted response compares two outputs yet",
+            "no submitted response compares or labels anything yet",
             where=", ".join(run.id for run in pull_runs),
             remedy="Let annotators answer, then `handloom pull`",
         )
     judged = judge_votes(votes, method, gold=gold_votes(pull_runs))
-    reports = _reports(labels_by_question(responses, votes), seed)
+    people = annotators_of_runs(pull_runs, responses, items, votes)
     with project.draft(plan) as draft:
         draft.write("votes", votes)
-        draft.write("judgements", judged.judgements)
-        full = {question: report.to_dict() for question, report in reports.items()}
-        draft.write_text("agreement.json", json.dumps(full, indent=1, ensure_ascii=False))
+        draft.write("judgements", decide(judged.judgements, adjudications))
+        if adjudications.num_rows:
+            draft.write("adjudications", adjudications)
+            draft.note(adjudicated=len(pc.unique(adjudications["pair_id"])))
+        _record_agreement(draft, reports)
         draft.write_text("calibration.json", json.dumps(judged.calibration(), indent=1))
+        draft.write_text("annotators.json", json.dumps(people.to_dict(), indent=1))
         draft.note(
             pairs=judged.judgements.num_rows,
             votes=votes.num_rows,
@@ -81,13 +94,43 @@ def judge(
             methods=judged.methods(),
             calibration=judged.temperatures(),
             annotators=judged.annotators(),
-            agreement={question: report.summary() for question, report in reports.items()},
+        )
+    return draft.run
+
+
+def _record_agreement(draft: Draft, reports: Mapping[str, AgreementReport]) -> None:
+    """All figures into a file of the run, the headlines into its manifest."""
+    full = {question: report.to_dict() for question, report in reports.items()}
+    draft.write_text("agreement.json", json.dumps(full, indent=1, ensure_ascii=False))
+    draft.note(agreement={question: report.summary() for question, report in reports.items()})
+
+
+def _judged_labels(
+    plan: RunPlan,
+    project: Project,
+    labelled: pa.Table,
+    responses: pa.Table,
+    reports: Mapping[str, AgreementReport],
+) -> Run:
+    """A judge run of what was labelled and not compared."""
+    submitted = responses.filter(pc.equal(responses["status"], "submitted"))
+    with project.draft(plan) as draft:
+        draft.write("label_judgements", labelled)
+        _record_agreement(draft, reports)
+        draft.note(
+            pairs=0,
+            votes=0,
+            labelled=len(pc.unique(labelled["unit"])),
+            questions=sorted(pc.unique(labelled["question"]).to_pylist()),
+            annotators={name: {} for name in pc.unique(submitted["annotator"]).to_pylist()},
         )
     return draft.run
 
 
 def newest_pulls(project: Project) -> list[Run]:
     """The newest pull of every batch that was pushed in the round of the newest pull.
+
+    Not of batches whose answers are for something else, as a guideline's relabelling.
 
     Raises:
         ProjectError: nothing was pulled yet.
@@ -96,7 +139,9 @@ def newest_pulls(project: Project) -> list[Run]:
     by_push: dict[str, Run] = {}
     for run in project.all_runs():
         if run.step == "pull" and run.round == round:
-            by_push[run.ancestor("push").id] = run
+            pushed = run.ancestor("push")
+            if "purpose" not in pushed.manifest["settings"]:
+                by_push[pushed.id] = run
     return list(by_push.values())
 
 
@@ -111,15 +156,29 @@ def pulls_of(run: Run) -> list[Run]:
 def answers_of(pull_runs: Sequence[Run]) -> tuple[pa.Table, pa.Table]:
     """The responses of these pull runs, and the items that they are about.
 
+    Without what reviewers decided, who saw the votes of others; see `adjudications_of`.
+
     Raises:
         ProjectError: one is not a pull run.
     """
     for run in pull_runs:
         run.require("pull")
+    runs = independent(pull_runs)
+    empty = [SCHEMAS[name].empty_table() for name in ("responses", "items")]
     return (
-        pa.concat_tables([run.read("responses") for run in pull_runs]),
-        pa.concat_tables([items_of(run) for run in pull_runs]),
+        pa.concat_tables([empty[0], *(run.read("responses") for run in runs)]),
+        pa.concat_tables([empty[1], *(items_of(run) for run in runs)]),
     )
+
+
+def adjudications_of(pull_runs: Sequence[Run]) -> pa.Table:
+    """What reviewers decided, in the form of votes; schema "votes"."""
+    tables = [
+        votes_of_responses(run.read("responses"), items_of(run))
+        for run in pull_runs
+        if is_adjudication(run)
+    ]
+    return pa.concat_tables([SCHEMAS["votes"].empty_table(), *tables])
 
 
 def items_of(run: Run) -> pa.Table:
@@ -132,17 +191,27 @@ def items_of(run: Run) -> pa.Table:
     return pa.concat_tables(tables)
 
 
-def agreement_of_run(*runs: Run, seed: int = 0) -> Measured:
+def agreement_of_run(
+    *runs: Run, mix_guidelines: bool = False, without: Sequence[str] = (), seed: int = 0
+) -> Measured:
     """Agreement on each question answered in these pull runs, or in those that a run rests on.
 
-    "vote" nominal, "strength" and "rating" ordinal, "both_bad" nominal.
+    Args:
+        runs: pull runs, or runs made from some.
+        mix_guidelines: take all guideline versions together instead of one report each.
+        without: annotators whose answers are left out.
+        seed: of the intervals.
 
     Raises:
         ProjectError: nothing was submitted yet.
+        InputError: nobody of a name in `without` answered.
     """
     pull_runs = [pull_run for run in runs for pull_run in pulls_of(run)]
     responses, items = answers_of(pull_runs)
-    reports = _reports(labels_by_question(responses, votes_of_responses(responses, items)), seed)
+    reports = reports_of_answers(
+        responses, items, outputs_behind(pull_runs),
+        mix_guidelines=mix_guidelines, without=without, seed=seed,
+    )  # fmt: skip
     source = ", ".join(run.id for run in pull_runs)
     if not reports:
         raise ProjectError(
@@ -151,10 +220,3 @@ def agreement_of_run(*runs: Run, seed: int = 0) -> Measured:
             remedy="Let annotators answer, then `handloom pull`",
         )
     return Measured(source, reports)
-
-
-def _reports(labels: dict[str, Labels], seed: int) -> dict[str, AgreementReport]:
-    return {
-        question: agreement_report(answers, LEVEL_OF.get(question, "ordinal"), seed=seed)
-        for question, answers in labels.items()
-    }

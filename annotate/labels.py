@@ -136,13 +136,14 @@ def prompt_of_items(prompt: Column, item: Codes, items: Sequence[str]) -> Codes:
 def _versions(guideline: Column) -> tuple[Codes, list[str]]:
     """Codes and names with numbers in the names counted as numbers."""
     codes, names = factorize(guideline)
-    order = sorted(range(len(names)), key=lambda at: _natural(names[at]))
+    order = sorted(range(len(names)), key=lambda at: natural(names[at]))
     place = np.empty(len(names), dtype=np.int64)
     place[order] = np.arange(len(names))
     return place[codes] if len(names) else codes, [names[at] for at in order]
 
 
-def _natural(name: str) -> list[tuple[int, str]]:
+def natural(name: str) -> list[tuple[int, str]]:
+    """A sort key that counts numbers within names as numbers: v2 before v10."""
     parts = re.split(r"(\d+)", name)
     return [(int(part), "") if at % 2 else (-1, part) for at, part in enumerate(parts)]
 

@@ -159,6 +159,20 @@ SCHEMAS: dict[str, pa.Schema] = {
             "split": _TEXT,
         }
     ),
+    # One row a label that a prompt, output or item could be given.
+    "label_judgements": pa.schema(
+        {
+            "question": _TEXT,
+            "unit": _TEXT,  # the id of what was labelled
+            "label": _TEXT,
+            "given": _COUNT,  # how many gave it
+            "votes": _COUNT,  # how many answered
+            "probability": _REAL,  # that it is the right one; of several labels that it holds
+            "chosen": pa.bool_(),  # the most probable, alone
+            "mean": _REAL,  # of all votes on the unit, where labels are numbers
+            "method": _TEXT,
+        }
+    ),
     # What a classifier proposes, about a prompt or one of its outputs.
     "suggestions": pa.schema(
         {

@@ -19,10 +19,10 @@ PAGES = [
     ),
     st.Page("views/failures.py", title="Failures", url_path="failures", icon=":material/rule:"),
     st.Page(
-        "views/annotators.py",
-        title="Agreement and annotators",
-        url_path="agreement",
-        icon=":material/group:",
+        "views/agreement.py", title="Agreement", url_path="agreement", icon=":material/handshake:"
+    ),
+    st.Page(
+        "views/annotators.py", title="Annotators", url_path="annotators", icon=":material/group:"
     ),
     st.Page(
         "views/training.py",

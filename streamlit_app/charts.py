@@ -62,6 +62,30 @@ def estimates(rows: pd.DataFrame, title: str, *, domain: tuple[float, float]) ->
     return _styled(alt.layer(bars, points), 70 + 36 * len(rows))
 
 
+def two_intervals(rows: pd.DataFrame, title: str, *, domain: tuple[float, float]) -> Layers:
+    """Figures one below the other, each with a wide and a narrow interval.
+
+    Args:
+        rows: columns series, value, low, high, low_others, high_others, n.
+        title: of the horizontal axis.
+        domain: of the horizontal axis.
+    """
+    y = alt.Y("series:N", title=None, sort=list(rows["series"]))
+    tooltip = [
+        *_tooltip(),
+        alt.Tooltip("low_others:Q", title="others like these, from", format=".3f"),
+        alt.Tooltip("high_others:Q", title="to", format=".3f"),
+    ]
+    base = alt.Chart(rows).encode(y=y, tooltip=tooltip)
+    scale = alt.Scale(domain=list(domain), clamp=True)
+    wide = base.mark_rule(strokeWidth=1.5, color=COLORS[4]).encode(
+        x=alt.X("low_others:Q", title=title, scale=scale), x2="high_others:Q"
+    )
+    narrow = base.mark_rule(strokeWidth=4, color=COLORS[0]).encode(x="low:Q", x2="high:Q")
+    points = base.mark_point(filled=True, size=90, opacity=1, color=COLORS[0]).encode(x="value:Q")
+    return _styled(alt.layer(wide, narrow, points), 70 + 36 * len(rows))
+
+
 def kappa_grid(rows: pd.DataFrame) -> Layers:
     """Cohen's kappa of every two annotators, as a coloured grid with the numbers in it.
 
@@ -91,6 +115,35 @@ def kappa_grid(rows: pd.DataFrame) -> Layers:
     # Streamlit fits labels and legend into the width too, so they are allowed for.
     longest = 8 * max(map(len, names))
     width = max(64, longest) * len(names) + longest + 90
+    grid: Layers = alt.layer(cells, numbers).properties(width=width)
+    return _styled(grid, 60 + 40 * len(names))
+
+
+def confusion_grid(rows: pd.DataFrame, names: list[str]) -> Layers:
+    """How often two annotators of one item said two labels, as a coloured grid of counts.
+
+    Args:
+        rows: columns row, column, pairs.
+        names: the labels in their order.
+    """
+    base = alt.Chart(rows).encode(
+        x=alt.X("column:N", title=None, sort=names, axis=alt.Axis(labelAngle=0, orient="top")),
+        y=alt.Y("row:N", title=None, sort=names),
+        tooltip=[
+            alt.Tooltip("row:N", title="One said"),
+            alt.Tooltip("column:N", title="another"),
+            alt.Tooltip("pairs:Q", title="pairs of annotators", format=","),
+        ],
+    )
+    most = float(rows["pairs"].max())
+    color = alt.Color(
+        "pairs:Q", scale=alt.Scale(domain=[0, most], range=["#f4efe6", "#0b4f7d"]), legend=None
+    )
+    cells = base.mark_rect(stroke="white", strokeWidth=2).encode(color=color)
+    dark = alt.condition(f"datum.pairs > {most * 0.6}", alt.value("white"), alt.value("#1c2430"))
+    numbers = base.mark_text(fontSize=12).encode(text=alt.Text("pairs:Q", format=","), color=dark)
+    longest = 8 * max(map(len, names))
+    width = max(72, longest) * len(names) + longest
     grid: Layers = alt.layer(cells, numbers).properties(width=width)
     return _styled(grid, 60 + 40 * len(names))
 

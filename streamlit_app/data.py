@@ -90,26 +90,43 @@ def estimate_row(series: str, estimate: Mapping[str, Any]) -> dict[str, Any]:
     return {"series": series} | {name: estimate[name] for name in ("value", "low", "high", "n")}
 
 
-def kappas(run: Run, question: str) -> list[dict[str, Any]]:
-    """Cohen's kappa of every two annotators, as a judge run recorded it for one question.
+def agreement(run: Run) -> dict[str, dict[str, Any]]:
+    """The agreement reports that a judge run recorded, by question.
 
     Raises:
         ProjectError: the run's file is missing or damaged.
     """
     path = run.path / "agreement.json"
     try:
-        recorded = json.loads(path.read_text(encoding="utf-8"))
+        recorded: dict[str, dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ProjectError(
             f"its agreement cannot be read ({error})",
             where=run.id,
             remedy="`handloom judge --again` measures it anew",
         ) from None
-    pairs = recorded.get(question, {}).get("kappas", [])
+    return recorded
+
+
+def figure_rows(figures: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Recorded figures as rows for a chart: series, value, both intervals' ends, n."""
+    return [
+        estimate_row(name, figure)
+        | {f"{end}_others": figure["over_annotators"][end] for end in ("low", "high")}
+        for name, figure in figures.items()
+    ]
+
+
+def kappas(run: Run, question: str) -> list[dict[str, Any]]:
+    """Cohen's kappa of every two annotators, as a judge run recorded it for one question.
+
+    Raises:
+        ProjectError: the run's file is missing or damaged.
+    """
     return [
         {"first": pair["annotators"][0], "second": pair["annotators"][1]}
         | estimate_row(" – ".join(pair["annotators"]), pair["kappa"])
-        for pair in pairs
+        for pair in agreement(run).get(question, {}).get("kappas", [])
     ]
 
 

@@ -68,6 +68,13 @@ def estimate_in_words(estimate: Mapping[str, Any]) -> str:
     return f"{value:z.3f} [{low:z.3f}, {high:z.3f}], n={n:,}"
 
 
+def interval_in_words(interval: Mapping[str, Any]) -> str:
+    """One of a figure's intervals as in "[0.843, 0.887]", or why there is none."""
+    if interval["low"] is None or interval["high"] is None:
+        return f"none ({interval['reason']})"
+    return f"[{interval['low']:z.3f}, {interval['high']:z.3f}]"
+
+
 def show_estimate(title: str, estimate: Mapping[str, Any], note: str) -> None:
     """An estimate as a large figure, over its interval, what it rests on, and a note."""
     value, low, high = (estimate[name] for name in ("value", "low", "high"))

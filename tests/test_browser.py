@@ -246,7 +246,7 @@ def test_what_is_searched_for_stands_in_the_address(
     ("path", "heading"),
     [
         ("", "Rounds"),
-        ("agreement", "Agreement and annotators"),
+        ("agreement", "Agreement"),
         ("training", "Training curves"),
     ],
 )

@@ -3,6 +3,7 @@ test_browser.py."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -17,7 +18,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from dashboard_project import HOSTILE, make_dashboard_project, make_failures
+from dashboard_project import HOSTILE, make_dashboard_project, make_failures, make_judged
 from factories import make_project
 from hypothesis import given
 from hypothesis import strategies as st
@@ -31,7 +32,7 @@ from streamlit_app.data import PROJECT_VARIABLE, readable_runs
 from streamlit_app.plain import escaped
 from streamlit_app.tables import SORTS, FailureQuery, failure_counts, failure_page
 
-PAGES = ("rounds", "failures", "annotators", "training")
+PAGES = ("rounds", "failures", "agreement", "annotators", "training")
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +94,8 @@ def test_without_a_project_there_is_one_line(
     ("page", "step", "file"),
     [
         ("failures", "failures", "failures.parquet"),
-        ("annotators", "judge", "agreement.json"),
+        ("agreement", "judge", "agreement.json"),
+        ("annotators", "judge", "annotators.json"),
         ("annotators", "pull", "responses.parquet"),
         ("training", "train", "log.jsonl"),
         *((page, "judge", "manifest.json") for page in PAGES),
@@ -108,6 +110,60 @@ def test_a_broken_run_is_one_line(
     shown = texts(opened(project, page, monkeypatch))
     assert broken.parent.name in shown
     assert "Traceback" not in shown
+
+
+def test_the_agreement_page_shows_what_the_judge_run_recorded(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = opened(project, "agreement", monkeypatch)
+    recorded = json.loads((project.latest("judge").path / "agreement.json").read_text())
+    figures, baseline = (recorded["vote"][part] for part in ("figures", "baseline"))
+    shown = [table.value for table in app.dataframe]
+    assert list(shown[0]["Figure"]) == list(figures)
+    assert list(shown[0]["Value"]) == [f"{of['value']:z.3f}" for of in figures.values()]
+    assert list(shown[0]["Definition"]) == [of["definition"] for of in figures.values()]
+    assert list(shown[1]["Figure"]) == list(baseline)
+    alpha = figures["Krippendorff's alpha (nominal)"]["over_annotators"]
+    assert shown[0]["Annotators like these"][0] == f"[{alpha['low']:z.3f}, {alpha['high']:z.3f}]"
+    assert "under preference\\@v1" in texts(app)
+
+
+def test_agreement_of_an_older_judge_run_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = make_project(tmp_path / "p")
+    path = make_judged(project).path / "agreement.json"
+    recorded = json.loads(path.read_text())
+    del recorded["vote"]["figures"]
+    path.write_text(json.dumps(recorded))
+    shown = opened(project, "agreement", monkeypatch)
+    assert [code.value for code in shown.code] == ["handloom judge --again"]
+
+
+def test_the_annotators_page_shows_what_the_judge_run_recorded(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = opened(project, "annotators", monkeypatch)
+    recorded = json.loads((project.latest("judge").path / "annotators.json").read_text())
+    people = recorded["panels"][0]["people"]
+    shown = app.dataframe[0].value
+    assert list(shown["Annotator"]) == [
+        person["annotator"] + (" (simulated)" if person["simulated"] else "") for person in people
+    ]
+    ties = people[0]["figures"]["ties"]
+    low, high = (f"{100 * ties[end]:z.0f}" for end in ("low", "high"))
+    assert shown["Ties"][0] == f"{100 * ties['value']:z.0f} [{low}, {high}]"
+    tests = sum(test["p"] is not None for test in recorded["tests"])
+    assert f"{len(recorded['flags'])} of {tests:,} tests" in texts(app)
+
+
+def test_annotators_of_an_older_judge_run_are_told_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = make_dashboard_project(tmp_path / "p")
+    (project.latest("judge").path / "annotators.json").unlink()
+    shown = texts(opened(project, "annotators", monkeypatch))
+    assert "handloom judge --again" in shown
 
 
 def test_failures_are_shown_as_they_were_written(

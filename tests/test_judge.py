@@ -79,10 +79,11 @@ def test_the_manifest_says_how_far_they_agreed_and_who_is_reliable(project: Proj
     assert (told["pairs"], told["votes"], told["items_without_vote"]) == (4, 9, 0)
     assert told["annotators"]["bob"]["votes"] == 4
     assert 0 <= told["annotators"]["bob"]["reliability"] <= 1
-    assert told["agreement"]["vote"]["alpha"]["seed"] == 7
-    assert told["agreement"]["strength"]["level"] == "ordinal"
+    # Two versions of the guideline are two figures.
+    assert told["agreement"]["vote (preference@v1)"]["alpha"]["seed"] == 7
+    assert told["agreement"]["strength (preference@v2)"]["level"] == "ordinal"
     full = json.loads((run.path / "agreement.json").read_text())
-    assert len(full["vote"]["kappas"]) == 3
+    assert len(full["vote (preference@v1)"]["kappas"]) == 1
     assert run.read("votes").num_rows == 9
 
 
@@ -170,8 +171,9 @@ def test_judging_the_swapped_pair_mirrors_everything(
 def test_agreement_of_a_run_and_of_what_was_made_from_it(project: Project) -> None:
     pull = pulled(project)
     measured = agreement_of_run(pull)
-    assert set(measured.questions) == {"vote", "strength", "both_bad"}
-    assert measured.questions["vote"].answers == 9
+    compared = {f"{name} (preference@v{n})" for n in (1, 2) for name in ("vote", "strength")}
+    assert set(measured.questions) == compared | {"ranking", "flags"}
+    assert measured.questions["vote (preference@v1)"].answers == 8
     assert agreement_of_run(judge(project, pull)) == measured
 
 
@@ -258,7 +260,8 @@ def test_the_commands_on_a_project(project: Project, monkeypatch: pytest.MonkeyP
     assert "Krippendorff's alpha (nominal)" in text.output
     told = json.loads(run_in(project.root, monkeypatch, "agreement", pull.id, "--json").stdout)
     assert told["source"] == pull.id
-    assert told["questions"]["vote"]["answers"] == 9
+    answers = {name: report["answers"] for name, report in told["questions"].items()}
+    assert (answers["vote (preference@v1)"], answers["vote (preference@v2)"]) == (8, 1)
     made = run_in(project.root, monkeypatch, "judge")
     assert made.exit_code == 0, made.output
     run = project.latest("judge")

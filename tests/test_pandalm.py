@@ -120,6 +120,55 @@ def test_agreement_is_what_was_published(replayed: tuple[Project, dict[str, Resu
     assert sorted(kappas) == pytest.approx(sorted([0.852, 0.879, 0.862]), abs=0.001)
 
 
+def test_both_intervals_hold_and_the_second_is_the_wider(
+    replayed: tuple[Project, dict[str, Result]],
+) -> None:
+    figures = json.loads(replayed[1]["agreement"].stdout)["questions"]["vote"]["figures"]
+    assert len(figures) == 7
+    for name, figure in figures.items():
+        panel, others = figure["over_items"], figure["over_annotators"]
+        assert panel["low"] < figure["value"] < panel["high"], name
+        assert others["low"] < figure["value"] < others["high"], name
+        assert others["high"] - others["low"] > 0.9 * (panel["high"] - panel["low"]), name
+
+
+def test_the_longer_text_wins_as_often_as_counted(
+    replayed: tuple[Project, dict[str, Result]],
+) -> None:
+    project, printed = replayed
+    asked = set(project.latest("judge").read("votes")["prompt_id"].to_pylist())
+    agreeing, decided = 0, 0
+    for row in pairs():
+        lengths = [len(str(row[name])) for name in ("response1", "response2")]
+        longer = 1 if lengths[0] > lengths[1] else 2
+        for person in PEOPLE:
+            if row["idx"] in asked or str(row["idx"]) in asked:
+                counts = row[person] != 0 and lengths[0] != lengths[1]
+                decided += counts
+                agreeing += counts and row[person] == longer
+    found = json.loads(printed["agreement"].stdout)["questions"]["vote"]["baseline"]
+    baseline = found["longer wins, no ties"]
+    assert baseline["value"] == pytest.approx(agreeing / decided, abs=1e-9)
+    assert baseline["low"] < baseline["value"] < baseline["high"]
+
+
+def test_a_table_of_the_same_votes_gives_the_same_figures(
+    replayed: tuple[Project, dict[str, Result]], tmp_path: Path
+) -> None:
+    words = {0: "tie", 1: "a", 2: "b"}
+    lines = [f"{row['idx']},{who},{words[row[who]]}" for row in pairs() for who in PEOPLE]
+    table = tmp_path / "pandalm.csv"
+    table.write_text("\n".join(["item,annotator,label", *lines]))
+    options = ["agreement", "--table", str(table), "--kind", "pairwise", "--json"]
+    found = json.loads(CliRunner().invoke(main, options).stdout)["questions"]["vote"]
+    alpha = found["alpha"]
+    assert (alpha["value"], alpha["n_items"], alpha["n_pairable"], alpha["n_annotators"]) == (
+        pytest.approx(0.864, abs=0.001), 999, 999, 3,
+    )  # fmt: skip
+    kappas = sorted(pair["kappa"]["value"] for pair in found["kappas"])
+    assert kappas == pytest.approx([0.852, 0.862, 0.879], abs=0.001)
+
+
 def test_the_labels_are_the_published_ones(replayed: tuple[Project, dict[str, Result]]) -> None:
     project, _ = replayed
     outputs = project.latest("import").read("outputs").to_pylist()

@@ -1,0 +1,410 @@
+"""The agreement report: its figures, its forms, and what bad input makes of it, end to end."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from loop_runs import new_project
+
+from align.cli import main
+from annotate.judge import judge
+from annotate.records import table_from_rows
+from annotate.runs import Project, RunPlan
+
+HEADER = "item,annotator,label"
+# Three people compare four pairs; p-4 splits them three ways.
+VOTES = """item,annotator,label
+p-1,ann,a
+p-1,bob,a
+p-1,cat,a
+p-2,ann,b
+p-2,bob,b
+p-2,cat,tie
+p-3,ann,tie
+p-3,bob,tie
+p-3,cat,tie
+p-4,ann,a
+p-4,bob,tie
+p-4,cat,b
+"""
+
+
+def table(folder: Path, text: str) -> Path:
+    path = folder / "labels.csv"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def handloom(*arguments: str | Path) -> str:
+    result = CliRunner().invoke(main, ["agreement", *map(str, arguments)])
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def told(*arguments: str | Path) -> dict[str, Any]:
+    measured: dict[str, Any] = json.loads(handloom(*arguments, "--json"))
+    return measured
+
+
+def question(path: Path, name: str, *options: str) -> dict[str, Any]:
+    found: dict[str, Any] = told("--table", path, *options)["questions"][name]
+    return found
+
+
+def refused(*arguments: str | Path) -> str:
+    result = CliRunner().invoke(main, ["agreement", *map(str, arguments)])
+    assert result.exit_code == 1
+    assert result.output.count("\n") == 1
+    return result.output
+
+
+# Forms
+
+
+def test_every_figure_says_what_it_rests_on(tmp_path: Path) -> None:
+    report = question(table(tmp_path, VOTES), "vote", "--kind", "pairwise", "--seed", "3")
+    for name, figure in (report["figures"] | report["baseline"]).items():
+        assert {"value", "over_items", "over_annotators", "n_items", "n_pairable"} <= set(figure)
+        assert figure["definition"], name
+        assert (figure["value"] is None) == bool(figure["reason"]), name
+    headline = report["figures"]["Krippendorff's alpha (nominal)"]
+    assert headline["seed"] == 3
+    assert (headline["n_items"], headline["n_pairable"], headline["n_annotators"]) == (4, 4, 3)
+    assert report["alpha"] == headline
+
+
+def test_pairwise_figures_with_and_without_ties_by_hand(tmp_path: Path) -> None:
+    figures = question(table(tmp_path, VOTES), "vote", "--kind", "pairwise")["figures"]
+    # Of three pairs of answers an item agree 3, 1, 3 and 0.
+    assert figures["raw agreement"]["value"] == pytest.approx(7 / 12)
+    assert figures["tie rate"]["value"] == pytest.approx(5 / 12)
+    # Without ties p-1 has aaa, p-2 bb and p-4 ab: 3 + 1 of 3 + 1 + 1 pairs agree.
+    assert figures["raw agreement, no ties"]["value"] == pytest.approx(4 / 5)
+    # Coincidences without ties: aa 3, bb 2, ab and ba 1 each; 4 a and 3 b of 7 answers.
+    alpha = 1 - (2 / 7) / (2 * 4 * 3 / (7 * 6))
+    assert figures["Krippendorff's alpha, no ties"]["value"] == pytest.approx(alpha)
+
+
+def test_strengths_are_votes_with_a_degree(tmp_path: Path) -> None:
+    rows = ["p-1,ann,3", "p-1,bob,1", "p-2,ann,-2", "p-2,bob,-2", "p-3,ann,0", "p-3,bob,1"]
+    found = told("--table", table(tmp_path, "\n".join([HEADER, *rows])), "--kind", "pairwise")
+    vote, strength = found["questions"]["vote"], found["questions"]["strength"]
+    assert vote["classes"] == {"b": 2, "tie": 1, "a": 3}
+    assert vote["figures"]["raw agreement"]["value"] == pytest.approx(2 / 3)
+    assert strength["figures"]["raw agreement"]["value"] == pytest.approx(1 / 3)
+    assert strength["level"] == "ordinal"
+    words = table(tmp_path, f"{HEADER}\np-1,ann,a\np-1,bob,2\n")
+    assert list(told("--table", words, "--kind", "pairwise")["questions"]) == ["vote"]
+
+
+def test_sets_of_labels(tmp_path: Path) -> None:
+    text = f"{HEADER}\nq,ann,spam|rude\nq,bob,rude | spam\nr,ann,|\nr,bob,spam\n"
+    report = question(table(tmp_path, text), "labels", "--kind", "multi-label")
+    assert report["classes"] == {"rude": 2, "spam": 3}
+    # rude: both, neither. spam: both, one of two, so that 2 of 2 + 2 answers differ where 3 · 1
+    # of 4 · 3 ordered pairs would each way: 1 - (2 / 4) / (2 · 3 / 12).
+    assert report["per_label"]["rude"]["value"] == 1
+    assert report["per_label"]["spam"]["value"] == pytest.approx(0)
+    assert "spam" in handloom("--table", tmp_path / "labels.csv", "--kind", "multi-label")
+
+
+def test_rankings(tmp_path: Path) -> None:
+    text = f"{HEADER}\nq,ann,x>y=z\nq,bob,x > z > y\nr,ann,x>y\nr,bob,y>x\n"
+    report = question(table(tmp_path, text), "ranking", "--kind", "ranking")
+    assert (report["items"], report["answers"], report["annotators"]) == (2, 4, 2)
+    assert report["figures"]["top-1 agreement"]["value"] == pytest.approx(1 / 2)
+
+
+def test_texts(tmp_path: Path) -> None:
+    text = f"{HEADER}\nq,ann,Paris\nq,bob, PARIS\nr,ann,2\nr,bob,2.5\n"
+    report = question(table(tmp_path, text), "text", "--kind", "text")
+    assert report["figures"]["normalised exact match"]["value"] == pytest.approx(1 / 2)
+    assert report["classes"] == {}
+    assert "alpha" not in report
+
+
+def test_each_persons_offset_and_scale(tmp_path: Path) -> None:
+    # bob rates one higher than ann throughout, and as widely.
+    ratings = {"ann": [2, 3, 4, 3], "bob": [3, 4, 5, 4]}
+    rows = [f"q{at},{who},{r}" for who, given in ratings.items() for at, r in enumerate(given)]
+    path = table(tmp_path, "\n".join([HEADER, *rows]))
+    people = question(path, "rating", "--kind", "rating")["people"]
+    found = {one["annotator"]: (one["offset"]["value"], one["scale"]["value"]) for one in people}
+    assert found == {"ann": pytest.approx((-1, 1)), "bob": pytest.approx((1, 1))}
+    assert "each annotator's scale" in handloom("--table", path, "--kind", "rating")
+
+
+def test_the_confusion_counts_pairs_of_annotators(tmp_path: Path) -> None:
+    report = question(table(tmp_path, VOTES), "label")
+    assert list(report["classes"]) == ["a", "b", "tie"]
+    # a a a: 6 ordered pairs; b b tie: bb 2, b-tie 2 each way; tie tie tie: 6; a tie b: 1 each way.
+    assert report["confusion"] == [[6, 1, 1], [1, 2, 3], [1, 3, 6]]
+
+
+# The terminal's table and Markdown
+
+
+def test_the_terminal_shows_both_intervals_and_what_figures_mean(tmp_path: Path) -> None:
+    text = handloom("--table", table(tmp_path, VOTES), "--kind", "pairwise")
+    for words in (
+        "vote (pairwise: 12 answers to 4 items by 3 annotators)",
+        "95 %: these annotators",
+        "95 %: annotators like these",
+        "raw agreement, no ties",
+        "the longer text wins: undefined: the texts are not known here",
+        "every two annotators",
+        "seed 0",
+    ):
+        assert words in text
+    assert max(map(len, text.splitlines())) < 200
+
+
+def test_markdown_is_a_table_in_which_names_stay_text(tmp_path: Path) -> None:
+    path = table(tmp_path, f"{HEADER}\nq,a|nn,*yes*\nq,bob,no\nr,a|nn,no\nr,bob,no\n")
+    text = handloom("--table", path, "--markdown")
+    assert "| figure | value |" in text
+    assert "a\\|nn" in text
+    assert "\\*yes\\*" in text
+    row = next(line for line in text.splitlines() if line.startswith("| Krippendorff"))
+    assert row.replace("\\|", "").count("|") == 8
+
+
+def test_no_control_character_of_a_name_reaches_the_terminal(tmp_path: Path) -> None:
+    text = handloom("--table", table(tmp_path, f"{HEADER}\nq,\x1b[2Jann,1\nq,bob,2\n"))
+    assert "\x1b" not in text
+    assert "\\x1b[2Jann" in text
+
+
+# Bad input
+
+
+def test_one_annotator_only(tmp_path: Path) -> None:
+    report = question(table(tmp_path, f"{HEADER}\nq,ann,1\nr,ann,2\n"), "label")
+    for figure in report["figures"].values():
+        assert (figure["value"], figure["reason"]) == (None, "only one annotator")
+    assert "undefined: only one annotator" in handloom("--table", tmp_path / "labels.csv")
+
+
+@pytest.mark.parametrize(
+    ("kind", "cell"),
+    [("label", "yes"), ("rating", "4"), ("pairwise", "a"), ("pairwise", "2")],
+)
+def test_all_the_same_answer(tmp_path: Path, kind: str, cell: str) -> None:
+    rows = "\n".join(f"{item},{who},{cell}" for item in "qrs" for who in ("ann", "bob"))
+    for report in told("--table", table(tmp_path, f"{HEADER}\n{rows}\n"), "--kind", kind)[
+        "questions"
+    ].values():
+        assert report["alpha"]["value"] is None
+        assert report["alpha"]["reason"] == "every answer is the same"
+        assert report["raw"]["value"] == 1
+
+
+def test_an_annotator_who_answered_everything_tie(tmp_path: Path) -> None:
+    rows = [f"p-{n},ann,{'ab'[n % 2]}" for n in range(4)] + [f"p-{n},bob,tie" for n in range(4)]
+    path = table(tmp_path, "\n".join([HEADER, *rows]))
+    figures = question(path, "vote", "--kind", "pairwise")["figures"]
+    assert figures["tie rate"]["value"] == pytest.approx(1 / 2)
+    assert figures["raw agreement"]["value"] == 0
+    without = figures["raw agreement, no ties"]
+    assert (without["value"], without["reason"]) == (None, "only one annotator")
+
+
+def test_everybody_answered_everything_tie(tmp_path: Path) -> None:
+    rows = [f"p-{n},{who},tie" for n in range(4) for who in ("ann", "bob")]
+    path = table(tmp_path, "\n".join([HEADER, *rows]))
+    figures = question(path, "vote", "--kind", "pairwise")["figures"]
+    assert figures["tie rate"]["value"] == 1
+    assert figures["Krippendorff's alpha (nominal)"]["reason"] == "every answer is the same"
+    assert figures["Krippendorff's alpha, no ties"]["reason"] == "every answer is a tie"
+
+
+def test_ratings_that_are_no_finite_numbers_are_set_aside(tmp_path: Path) -> None:
+    cells = ["4", "inf", "-Infinity", "nan", "good", "1e400", "5", "4.5"]
+    rows = [f"q{at // 2},{'ab'[at % 2]},{cell}" for at, cell in enumerate(cells)]
+    found = told("--table", table(tmp_path, "\n".join([HEADER, *rows])), "--kind", "rating")
+    assert [(row["line"], row["reason"]) for row in found["quarantine"]] == [
+        (3, '"inf" is no finite number'),
+        (4, '"-Infinity" is no finite number'),
+        (5, "no label"),
+        (6, '"good" is no number'),
+        (7, '"1e400" is no finite number'),
+    ]
+    assert found["questions"]["rating"]["answers"] == 3
+    assert "line 3: " in handloom("--table", tmp_path / "labels.csv", "--kind", "rating")
+
+
+@pytest.mark.parametrize(
+    ("kind", "cell", "reason"),
+    [
+        ("pairwise", "better", "neither a, b nor tie, nor a whole number from -3 to 3"),
+        ("pairwise", "4", "neither a, b nor tie"),
+        ("pairwise", "0.5", "neither a, b nor tie"),
+        ("multi-label", "spam||rude", "an empty label between its |"),
+        ("multi-label", "spam|spam", "names a label twice"),
+        ("ranking", "x", "ranks one option"),
+        ("ranking", "x>>y", "an empty place"),
+        ("ranking", "x>y>x", "ranks an option twice"),
+    ],
+)
+def test_a_cell_of_another_form_is_set_aside_with_its_line(
+    tmp_path: Path, kind: str, cell: str, reason: str
+) -> None:
+    good = {"pairwise": "a", "multi-label": "spam", "ranking": "x>y"}[kind]
+    path = table(tmp_path, f"{HEADER}\nq,ann,{good}\nq,bob,{good}\nr,ann,{cell}\n")
+    (row,) = told("--table", path, "--kind", kind)["quarantine"]
+    assert row["line"] == 4
+    assert reason in row["reason"]
+
+
+def test_a_file_without_a_usable_cell_is_one_line(tmp_path: Path) -> None:
+    path = table(tmp_path, f"{HEADER}\nq,ann,x\n")
+    assert 'labels.csv:2: no usable row: "x" is no number' in refused(
+        "--table", path, "--kind", "rating"
+    )
+
+
+def test_two_guideline_versions_are_two_reports_unless_asked(tmp_path: Path) -> None:
+    rows = [
+        "q,ann,yes,v1", "q,bob,no,v1", "r,ann,yes,v1", "r,bob,yes,v1",
+        "q,ann,no,v2", "q,bob,no,v2", "r,ann,yes,v2", "r,bob,yes,v2",
+    ]  # fmt: skip
+    path = table(tmp_path, "\n".join([f"{HEADER},guideline", *rows]))
+    found = told("--table", path)["questions"]
+    assert {name: report["guideline"] for name, report in found.items()} == {
+        "label (v1)": "v1", "label (v2)": "v2",
+    }  # fmt: skip
+    assert [report["raw"]["value"] for report in found.values()] == [pytest.approx(1 / 2), 1]
+    assert [report["answers"] for report in found.values()] == [4, 4]
+    mixed = told("--table", path, "--mix-guidelines")["questions"]
+    assert mixed["label"]["guideline"] == "v1, v2"
+    # Each person's answer under v2 is the later one.
+    assert (mixed["label"]["answers"], mixed["label"]["raw"]["value"]) == (4, 1)
+
+
+def test_an_annotator_can_be_left_out(tmp_path: Path) -> None:
+    path = table(tmp_path, VOTES)
+    report = question(path, "vote", "--kind", "pairwise", "--without", "cat")
+    assert (report["annotators"], report["answers"]) == (2, 8)
+    assert report["raw"]["value"] == pytest.approx(3 / 4)
+    assert "nobody of this name answered" in refused("--table", path, "--without", "dan")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--kind", "rating"], "--kind goes with --table"),
+        (["--mix-guidelines", "--json", "--markdown"], "exclude each other"),
+        (["--table", "labels.csv", "--kind", "rating", "--level", "nominal"], "has levels of its"),
+        (["--table", "none.csv"], "none.csv"),
+    ],
+)
+def test_what_cannot_be_asked_is_said_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
+) -> None:
+    table(tmp_path, VOTES)
+    monkeypatch.chdir(tmp_path)
+    assert message in refused(*arguments)
+
+
+# Runs
+
+
+def pulled(folder: Path, responses: list[dict[str, Any]], texts: dict[str, str]) -> Project:
+    """A project in which p-1 to p-4 each have an output "o-<n>a" and one "o-<n>b"."""
+    project = new_project(folder)
+    outputs = [
+        {"output_id": f"o-{n}{side}", "prompt_id": f"p-{n}", "model": f"m-{side}",
+         "completion": texts.get(f"o-{n}{side}", "same")}
+        for n in range(1, 5) for side in "ab"
+    ]  # fmt: skip
+    items = [
+        {"item_id": f"i-{n}", "prompt_id": f"p-{n}", "output_ids": [f"o-{n}a", f"o-{n}b"],
+         "kind": "compare", "guideline": "preference@v1", "batch": "b"}
+        for n in range(1, 5)
+    ]  # fmt: skip
+    with project.draft(RunPlan("generate", 1)) as made:
+        made.write("outputs", table_from_rows("outputs", outputs))
+    with project.draft(RunPlan("push", 1, (made.run,))) as push:
+        push.write("items", table_from_rows("items", items))
+    with project.draft(RunPlan("pull", 1, (push.run,))) as pull:
+        pull.write("items", table_from_rows("items", items))
+        pull.write("responses", table_from_rows("responses", responses))
+    return project
+
+
+def said(
+    n: int, who: str, strength: int, *, version: int = 1, minute: int = 0, **more: Any
+) -> list[dict[str, Any]]:
+    """A response to item n: a preference, positive for a, and answers to other questions."""
+    answers = {"preference": {"a": f"o-{n}a", "b": f"o-{n}b", "strength": strength}} | more
+    return [
+        {"item_id": f"i-{n}", "annotator": who, "question": name, "value": json.dumps(value),
+         "status": "submitted", "time": datetime(2026, 1, 1, 0, minute, tzinfo=UTC),
+         "seconds": 9.0, "guideline": f"preference@v{version}"}
+        for name, value in answers.items()
+    ]  # fmt: skip
+
+
+def test_the_longer_text_wins_by_hand(tmp_path: Path) -> None:
+    # a is longer of pairs 1 and 2, b of pair 3; the texts of pair 4 are equally long.
+    texts = {"o-1a": "longer than", "o-2a": "longer than", "o-3b": "longer than"}
+    votes = {1: (2, 1, -1), 2: (1, 0, 3), 3: (-1, 2, 0), 4: (0, 1, 0)}
+    responses = [
+        row
+        for n, strengths in votes.items()
+        for who, strength in zip(("ann", "bob", "cat"), strengths, strict=True)
+        for row in said(n, who, strength)
+    ]
+    project = pulled(tmp_path / "p", responses, texts)
+    report = told_of(project)["vote"]
+    # With ties: 2 of 3, 2 of 3, 1 of 3 and, predicted tied, 2 of 3.
+    with_ties, without = report["baseline"].values()
+    assert with_ties["value"] == pytest.approx(7 / 12)
+    # Without: 2 of 3, 2 of 2, 1 of 2.
+    assert without["value"] == pytest.approx(5 / 7)
+    assert (without["n_pairable"], without["n_annotators"]) == (3, 3)
+    assert without["low"] <= without["value"] <= without["high"]
+    assert without["guideline"] == "preference@v1"
+    text = CliRunner().invoke(main, ["-C", str(project.root), "agreement"]).output
+    assert "beside it, the longer text wins" in text
+
+
+def told_of(project: Project, *options: str) -> dict[str, Any]:
+    arguments = ["-C", str(project.root), "agreement", "--json", *options]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 0, result.output
+    questions: dict[str, Any] = json.loads(result.stdout)["questions"]
+    return questions
+
+
+def test_versions_of_a_run_are_apart_and_the_earlier_answer_is_not_lost(tmp_path: Path) -> None:
+    responses = [
+        *said(1, "ann", 2), *said(1, "bob", -2), *said(2, "ann", 1), *said(2, "bob", 1),
+        # Under v2 bob answers the first pair again, and there is a new question.
+        *said(1, "bob", 2, version=2, minute=5, urgency={"label": "now"}),
+        *said(1, "ann", 2, version=2, minute=6, urgency={"label": "later"}),
+    ]  # fmt: skip
+    project = pulled(tmp_path / "p", responses, {})
+    found = told_of(project)
+    assert [found[f"vote (preference@v{n})"]["raw"]["value"] for n in (1, 2)] == [0.5, 1]
+    # Asked under v2 only, so its name is plain.
+    assert (found["urgency"]["guideline"], found["urgency"]["answers"]) == ("preference@v2", 2)
+    assert found["urgency"]["raw"]["value"] == 0
+    mixed = told_of(project, "--mix-guidelines")
+    assert mixed["vote"]["guideline"] == "preference@v1, preference@v2"
+    assert mixed["vote"]["raw"]["value"] == 1
+    alone = told_of(project, "--without", "bob")
+    assert alone["vote (preference@v1)"]["alpha"]["reason"] == "only one annotator"
+
+
+def test_a_judge_run_records_what_the_command_says(tmp_path: Path) -> None:
+    responses = [row for n in (1, 2, 3) for who in ("ann", "bob") for row in said(n, who, n - 2)]
+    project = pulled(tmp_path / "p", responses, {})
+    run = judge(project, project.latest("pull"))
+    assert json.loads((run.path / "agreement.json").read_text()) == told_of(project)
+    assert run.metrics["agreement"]["vote"]["alpha"]["value"] == pytest.approx(1)
