@@ -58,6 +58,9 @@ def build(
     for run in judge_runs:
         if run.step != "judge":
             raise ProjectError("this is not a judge run", where=run.id, remedy="`handloom judge`")
+        if not run.has("judgements"):
+            remedy = f"`handloom build {run.parents[0].id}` makes sets of texts and thumbs"
+            raise ProjectError("nothing was compared in it", where=run.id, remedy=remedy)
     newest = max(run.round for run in judge_runs)
     settings = rules.model_dump(mode="json")
     plan = RunPlan("build", newest, tuple(judge_runs), settings, inputs=rules.inputs)
