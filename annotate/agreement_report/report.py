@@ -29,6 +29,9 @@ from annotate.statistics import RESAMPLES
 
 # Labels up to which the confusion is counted; it grows with their square.
 CONFUSABLE = 100
+# Pairs of annotators, those with most items in common, whose kappa has an interval: a resampled
+# kappa takes some milliseconds, and forty annotators are 780 pairs.
+KAPPA_INTERVALS = 100
 
 
 @dataclass(frozen=True)
@@ -144,7 +147,7 @@ def agreement_report(
         per_label=versioned(alphas),
         people=rating_scales(labels) if labels is not None and kind == "rating" else [],
         confusion=_confusion(labels) if labels is not None else [],
-        kappas=pairwise_kappas(labels, **settings) if labels is not None else [],
+        kappas=_kappas(labels, kind, settings) if labels is not None else [],
     )
 
 
@@ -172,6 +175,13 @@ def _classes(answers: Answers) -> dict[str, int]:
     else:
         return {}
     return {name: int(count) for name, count in zip(answers.classes, given, strict=True)}
+
+
+def _kappas(labels: Labels, kind: Kind, settings: dict[str, int]) -> list[PairKappa]:
+    """Cohen's kappa of every two annotators, where classes are names: it weighs no distance."""
+    if kind not in ("label", "pairwise"):
+        return []
+    return pairwise_kappas(labels, intervals=KAPPA_INTERVALS, **settings)
 
 
 def _confusion(labels: Labels) -> list[list[int]]:

@@ -134,7 +134,7 @@ def notes(reports: Iterable[AgreementReport]) -> list[str]:
     said: dict[str, None] = {}
     methods: dict[str, None] = {}
     for report in reports:
-        every = report.figures | report.baseline
+        every = report.figures | (report.baseline if _has_baseline(report) else {})
         said |= dict.fromkeys(figure.definition for figure in every.values())
         methods |= {
             f"Intervals: {figure.method}, seed {figure.seed}": None

@@ -169,7 +169,8 @@ def show_run(run: Run) -> None:
     show_labels(report)
     show_people(report)
     show_confusion(report)
-    show_kappas(run, question)
+    if report["kappas"]:
+        show_kappas(run, question)
 
 
 def show() -> None:
