@@ -115,8 +115,9 @@ def judge_votes(
 ) -> None:
     """Aggregate the votes on each pair: posterior, margin, votes.
 
-    Of the newest pull of each batch of the round, or of the pull RUNs. With --table, the labels
-    of each item of any file; that needs no project.
+    Of the newest pull of each batch of the round, or of the pull RUNs; where these compare nothing,
+    the labels, ratings or thumbs of each prompt or output. With --table, the labels of each item of
+    any file; that needs no project.
     """
     from annotate.errors import InputError
     from annotate.judge import judge
