@@ -26,6 +26,7 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import expit, log_expit, logit
 
+from annotate.annotations import Codes
 from annotate.consensus.comparisons import Comparisons
 from annotate.consensus.reliability_curve import ReliabilityCurve, reliability_curve
 from annotate.consensus.result import Consensus, Reals, symmetric_share
@@ -103,15 +104,12 @@ def gold_temperature(posterior: Reals, truth: Reals, before: float) -> float:
 def held_out(compared: Comparisons, fit: Fit) -> HeldOut:
     """Fit on four fifths of the votes and foresee the fifth, five times.
 
-    Only votes on pairs that keep a vote are foreseen. Which fifth a vote belongs to depends on its
-    place among its pair's votes, not on what it says.
+    All votes of one annotator on one prompt are in the same fifth, because those of one ranking say
+    the same thing several times. Which fifth depends on the annotator's place among the prompt's,
+    not on what was said. Only votes on pairs that keep a vote are foreseen.
     """
     item = compared.votes.item
-    order = np.lexsort((compared.votes.annotator, item))
-    first = np.searchsorted(item[order], item[order])
-    rank = np.empty(len(item), dtype=np.int64)
-    rank[order] = np.arange(len(item)) - first
-    fold = (item + rank) % FOLDS
+    fold = _folds(compared.prompt[item], compared.votes.annotator)
     stated, outcome = [], []
     for at in range(FOLDS):
         train = compared.of_votes(fold != at)
@@ -127,6 +125,15 @@ def held_out(compared: Comparisons, fit: Fit) -> HeldOut:
     said = np.concatenate([np.empty(0), *stated])
     was = np.concatenate([np.empty(0), *outcome])
     return HeldOut(reliability_curve(said, was, "held-out votes"), _slope(said, was))
+
+
+def _folds(prompt: Codes, annotator: Codes) -> Codes:
+    """The fifth of each vote, shape (votes,)."""
+    people = int(annotator.max(initial=0)) + 1
+    asked, place = np.unique(prompt * people + annotator, return_inverse=True)
+    prompt_asked = asked // people
+    rank = np.arange(len(asked)) - np.searchsorted(prompt_asked, prompt_asked)
+    return np.asarray(((prompt_asked + rank) % FOLDS)[place.reshape(-1)], dtype=np.int64)
 
 
 def _slope(stated: Reals, outcome: Reals) -> float:
