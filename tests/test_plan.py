@@ -17,7 +17,10 @@ from align.tune.noise import Evidence, Noise, posterior
 from align.tune.policies import BY_NAME, POLICIES, buy
 from align.tune.reward_model import fit
 from align.tune.simulation import VotesSoFar, expect
+from align.tune.voted import voted
 from annotate.errors import InputError
+from annotate.judge import judge
+from annotate.runs import Project
 
 VOTES = np.array([[1, 1, -1], [1, -1, -1], [-1, -1, 1], [0, 1, 1], [0, 0, 1]], dtype=np.int8)
 
@@ -165,6 +168,17 @@ def test_people_who_always_agree_are_believed() -> None:
     mean = found.accuracy[0].mean(axis=0)
     assert mean[0] > mean.max() - 0.02
     assert np.mean([noise.flip for noise in found.noises]) < 0.1
+
+
+def test_votes_that_two_runs_judged_count_once(desk: Path) -> None:
+    project = Project(desk)
+    judged = project.latest("judge")
+    again = judge(project, judged.ancestor("pull"), method="majority", again=True)
+    once, twice = (
+        voted(project, runs, model="text", seed=0) for runs in ([judged], [judged, again])
+    )
+    assert twice.counts.tolist() == once.counts.tolist()
+    assert set(twice.given.tolist()) == {2}
 
 
 def test_a_run_of_another_step_is_refused(desk: Path) -> None:

@@ -139,10 +139,15 @@ def _judged(judge_runs: Sequence[Run]) -> tuple[Sources, pa.Table]:
 def _votes(
     judge_runs: Sequence[Run], pairs: pa.ChunkedArray
 ) -> tuple[pa.Table, Codes, NDArray[np.int8]]:
-    """The votes on these pairs, the row of each vote's pair, and its sign."""
+    """The votes on these pairs, one a person, the row of each vote's pair, and its sign."""
     votes = pa.concat_tables([run.read("votes") for run in judge_runs])
     votes = votes.filter(pc.is_in(votes["pair_id"], value_set=pairs))
-    votes = votes.sort_by([("pair_id", "ascending"), ("annotator", "ascending")])
+    votes = votes.sort_by([(key, "ascending") for key in ("pair_id", "annotator", "time")])
+    # Runs that judged the same pull hold the same votes: a person's latest counts, once.
+    whose = [np.asarray(votes[key].combine_chunks().dictionary_encode().indices)
+             for key in ("pair_id", "annotator")]  # fmt: skip
+    again = np.logical_and(*((codes[1:] == codes[:-1]) for codes in whose))
+    votes = votes.filter(pa.array(np.append(~again, True)[: votes.num_rows]))
     pair = pc.index_in(votes["pair_id"], value_set=pairs).to_numpy()
     vote = votes["vote"]
     sign = pc.if_else(pc.equal(vote, "tie"), 0, pc.if_else(pc.equal(vote, "a"), 1, -1))
