@@ -225,10 +225,10 @@ def coverage(**options: int) -> dict[str, float]:
 
 
 def test_both_intervals_hold_what_they_promise() -> None:
-    found = coverage(replications=150, resamples=300)
-    # 95 % of 150 are 142.5, with a standard deviation of 2.7.
-    assert 0.89 <= found["over_items"] <= 0.99
-    assert 0.89 <= found["over_annotators"] <= 0.99
+    found = coverage(replications=100, resamples=300)
+    # 95 % of 100, with a standard deviation of 2.2.
+    assert 0.88 <= found["over_items"] <= 0.99
+    assert 0.88 <= found["over_annotators"] <= 0.99
     # What the interval over items would be as one over annotators.
     assert found["over_items_of_others"] < 0.7
 
@@ -236,6 +236,6 @@ def test_both_intervals_hold_what_they_promise() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("overlap", [3, 10])
 def test_ten_people_are_covered_93_to_97_times_in_100(overlap: int) -> None:
-    found = coverage(people=10, overlap=overlap, replications=1500, resamples=1000)
+    found = coverage(people=10, overlap=overlap, replications=1000, resamples=1000)
     assert 0.93 <= found["over_items"] <= 0.97
     assert 0.93 <= found["over_annotators"] <= 0.97
