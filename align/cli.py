@@ -20,7 +20,7 @@ from annotate.cli import (
 )
 
 _ORDER = (
-    "init up down users import generate prelabel push simulate pull agreement annotators "
+    "init up down users guideline import generate prelabel push simulate pull agreement annotators "
     "judge adjudicate next plan tune-filters build train evaluate failures rounds dashboard "
     "runs verify trace ledger reindex backup restore demo"
 ).split()

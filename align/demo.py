@@ -29,8 +29,8 @@ from annotate.runs import Project, Run
 
 ARGILLA_PORT, DASHBOARD_PORT = 6900, 8501
 
-RECIPE = "build-agreement"
-"""Named, so that the figures in README stay those of one recipe whatever the default becomes."""
+RECIPE, GUIDELINE = "build-agreement", "preference@v1"
+"""Named, so that the figures in README stay those of one recipe and one guideline."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ class Demo:
         if number > 1:
             batches.append(self.project.latest("failures", round=number))
         for batch in batches:
-            self.command("push", batch.id, "--seed", seed)
+            self.command("push", batch.id, "--guideline", GUIDELINE, "--seed", seed)
             self.command("simulate", "--seed", seed)
             self.command("pull")
         self.explain(f"Round {number}: what they agree on becomes a training set")

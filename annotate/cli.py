@@ -193,6 +193,7 @@ def verify_runs(run_id: str | None) -> None:
 from annotate import (  # noqa: E402, F401
     cli_agreement,
     cli_annotators,
+    cli_guideline,
     cli_ledger,
     cli_loop,
     cli_project,

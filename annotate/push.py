@@ -45,6 +45,7 @@ def push(
     part: Mapping[str, Any] | None = None,
     suggestions: Run | None = None,
     without: float = 0.2,
+    purpose: str | None = None,
 ) -> Run:
     """Show a run's outputs to people, as items of an Argilla data set.
 
@@ -68,6 +69,7 @@ def push(
         part: of several pushes that share the run's prompts among them; see `push_to_groups`.
         suggestions: a prelabel run, whose suggestions the items show.
         without: share of the items with a suggestion that is shown none; see `annotate.suggesting`.
+        purpose: what the answers are for, where they are no votes of the round: "relabel".
 
     Raises:
         InputError: nothing to show, an id that is not in the run, bad gold, a bad guideline, or
@@ -86,6 +88,8 @@ def push(
     check_capacity(0, rules.overlap, to, cap)
     if suggestions is not None:
         settings |= {"suggestions": suggestions.id, "without": without}
+    if purpose is not None:
+        settings["purpose"] = purpose
     if batch is not None:
         _refuse_in_two_workspaces(project, batch, workspace)
     plan = RunPlan("push", run.round, (run,), settings, seed)

@@ -74,7 +74,7 @@ class Candidates:
         from annotate.support_desk import score
 
         prompts, outputs = generated.read("prompts"), generated.read("outputs")
-        self.guideline = load_guideline(project.root, "preference")
+        self.guideline = load_guideline(project.root, "preference@v1")
         arranged = arrange(prompts, outputs, self.guideline, batch="bench", seed=seed)
         rows = arranged.items.to_pylist()
         rng = np.random.default_rng(seed)

@@ -1,0 +1,156 @@
+"""Where people disagree, by the clause of the guideline that they say decided it.
+
+Annotators tick, in the question `clause`, which of the guideline's questions separated the
+responses. So disagreement has an address: a clause under which two people who both read it vote
+against each other is badly written, and one that only one of the two saw apply is badly placed.
+
+Everything counts pairs of answers, two people on one pair of outputs. Such a pair belongs to a
+clause where one of the two ticked it or both did; answers without any clause belong to none.
+Intervals resample prompts. Cost: the sum over items of answers squared.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from annotate.errors import ProjectError
+from annotate.statistics import Estimate, Reals, bootstrap, undefined
+
+QUESTION = "clause"
+"""The question of a guideline that asks which of its clauses decided."""
+OVER = "prompts, this panel of annotators"
+EXAMPLES = 5
+
+
+@dataclass(frozen=True)
+class ClauseFigures:
+    """What happened where a clause was ticked."""
+
+    clause: str
+    answers: int
+    """Answers that ticked it."""
+    items: int
+    """Items on which somebody ticked it."""
+    shared: Estimate
+    """Of the pairs of answers in which one ticked it, the share in which both did."""
+    agreement: Estimate
+    """Of the same pairs of answers, the share with the same vote: a, b or tie."""
+    opposed: int
+    """Of them, those with opposite votes: one for a, one for b."""
+    examples: tuple[str, ...]
+    """Items with opposite votes, the most split first."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, JSON-able."""
+        return {
+            "clause": self.clause,
+            "answers": self.answers,
+            "items": self.items,
+            "shared": self.shared.to_dict(),
+            "agreement": self.agreement.to_dict(),
+            "opposed": self.opposed,
+            "examples": list(self.examples),
+        }
+
+    def lines(self) -> list[str]:
+        """The figures as text."""
+        lines = [
+            f"{self.clause}: ticked in {self.answers:,} answers on {self.items:,} items",
+            f"  same vote       {self.agreement}",
+            f"  ticked by both  {self.shared}",
+        ]
+        if self.opposed:
+            lines.append(f"  opposite votes  {self.opposed:,}, as on {', '.join(self.examples)}")
+        return lines
+
+
+def clause_figures(responses: pa.Table, votes: pa.Table, *, seed: int = 0) -> list[ClauseFigures]:
+    """Agreement and disagreement of each clause, the one with most opposite votes first.
+
+    Args:
+        responses: table `responses`, those to the question `clause` among them.
+        votes: table `votes` made of them.
+
+    Raises:
+        ProjectError: nobody ticked a clause.
+    """
+    ticked = ticked_clauses(responses)
+    if not len(ticked):
+        raise ProjectError(
+            f"nobody ticked a clause: no response answers a question named {QUESTION!r}",
+            remedy="Push under a guideline that asks it, as preference@v2 does",
+        )
+    met = _answer_pairs(votes)
+    found = []
+    for clause in sorted(ticked["clause"].unique()):
+        who = ticked.loc[ticked["clause"] == clause, ["item_id", "annotator"]]
+        key = pd.MultiIndex.from_frame(who)
+        sides = [
+            pd.MultiIndex.from_frame(met[[f"item_{side}", f"annotator_{side}"]]).isin(key)
+            for side in ("1", "2")
+        ]
+        here = met.assign(both=sides[0] & sides[1])[sides[0] | sides[1]]
+        found.append(_figures(clause, who, here, seed))
+    return sorted(found, key=lambda each: (-each.opposed, each.clause))
+
+
+def ticked_clauses(responses: pa.Table) -> pd.DataFrame:
+    """item_id, annotator, clause: one row a clause that a submitted response ticked."""
+    asked = responses.filter(
+        pc.and_(
+            pc.equal(responses["question"], QUESTION), pc.equal(responses["status"], "submitted")
+        )
+    )
+    rows: pd.DataFrame = asked.select(["item_id", "annotator"]).to_pandas()
+    rows["clause"] = [json.loads(value)["labels"] for value in asked["value"].to_pylist()]
+    return rows.explode("clause").dropna(subset=["clause"]).drop_duplicates()
+
+
+def _answer_pairs(votes: pa.Table) -> pd.DataFrame:
+    """Every two people who voted on one pair of outputs, once."""
+    names = ["pair_id", "prompt_id", "item_id", "annotator", "vote"]
+    rows: pd.DataFrame = votes.select(names).to_pandas().rename(columns={"item_id": "item"})
+    met = rows.merge(rows.drop(columns="prompt_id"), on="pair_id", suffixes=("_1", "_2"))
+    met = met[met["annotator_1"] < met["annotator_2"]]
+    opposed = (met["vote_1"] != met["vote_2"]) & (met["vote_1"] != "tie") & (met["vote_2"] != "tie")
+    return met.assign(same=met["vote_1"] == met["vote_2"], opposed=opposed)
+
+
+def _figures(clause: str, who: pd.DataFrame, here: pd.DataFrame, seed: int) -> ClauseFigures:
+    split = here[here["opposed"]].groupby("item_1").size()
+    worst = split.sort_values(ascending=False, kind="stable").head(EXAMPLES)
+    return ClauseFigures(
+        clause=clause,
+        answers=len(who),
+        items=int(who["item_id"].nunique()),
+        shared=_share(here, "both", seed),
+        agreement=_share(here, "same", seed),
+        opposed=int(here["opposed"].sum()),
+        examples=tuple(worst.index),
+    )
+
+
+def _share(rows: pd.DataFrame, column: str, seed: int) -> Estimate:
+    """The share of the rows where `column` holds, prompts being resampled."""
+    if rows.empty:
+        return undefined("no two people answered an item on which it was ticked", 0, OVER)
+    by_prompt = rows.groupby("prompt_id")[column].agg(["sum", "size"]).to_numpy(dtype=np.float64)
+    distinct, multiplicity = np.unique(by_prompt, axis=0, return_counts=True)
+
+    def share(weights: Reals) -> Reals:
+        return np.asarray((weights @ distinct[:, 0]) / (weights @ distinct[:, 1]))
+
+    return bootstrap(share, multiplicity, over=OVER, seed=seed)
+
+
+def clause_lines(figures: Sequence[ClauseFigures]) -> list[str]:
+    """All clauses as text."""
+    return [line for each in figures for line in each.lines()]
