@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from nltk.metrics.agreement import AnnotationTask
 from sklearn.metrics import cohen_kappa_score
 from statsmodels.stats.inter_rater import cohens_kappa, fleiss_kappa
 
@@ -164,6 +165,10 @@ def test_kappa_is_scikit_learns(table: list[list[int]]) -> None:
             assert pair.kappa.reason == "both gave every item the same label"
         else:
             assert value(pair.kappa) == pytest.approx(cohen_kappa_score(one, two), abs=1e-9)
+    if all(pair.kappa.value is not None for pair in found):
+        answers = [(who, at, said) for at, row in enumerate(table) for who, said in enumerate(row)]
+        mean = np.mean([value(pair.kappa) for pair in found])
+        assert mean == pytest.approx(AnnotationTask(data=answers).kappa(), abs=1e-9)
 
 
 def test_kappa_by_hand() -> None:

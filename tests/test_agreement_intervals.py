@@ -124,6 +124,7 @@ def test_leaving_people_and_answers_out_is_counting_anew(
     assert figure.high is not None
     over = figure.over_annotators
     assert over.low is not None
+    assert over.high is not None
     # The half-width, undone: t of Satterthwaite's degrees of freedom times the standard error.
     variance = ((figure.high - figure.low) / (2 * 1.96)) ** 2  # nearly normal
     people = [measure(data.without([name]), resamples=2).value for name in data.annotators]
@@ -135,9 +136,8 @@ def test_leaving_people_and_answers_out_is_counting_anew(
     )
     total = variance + max(0.0, between - answers)
     freedom = (PEOPLE - 1) * max(1, total / between) ** 2
-    assert figure.value - over.low == pytest.approx(
-        student.ppf(0.975, freedom) * math.sqrt(total), rel=0.08
-    )
+    half = max(figure.value - over.low, over.high - figure.value)  # one end may be cut off
+    assert half == pytest.approx(student.ppf(0.975, freedom) * math.sqrt(total), rel=0.08)
 
 
 def each_answer(data: Any) -> list[np.ndarray[Any, Any]]:
@@ -202,6 +202,16 @@ def test_where_people_do_not_differ_others_would_agree_as_these_do() -> None:
     wider = (figure.over_annotators.high - figure.over_annotators.low) / (figure.high - figure.low)
     # Every pair of answers is of two people: counted for both, chance alone would make it √3.
     assert 1.0 <= wider < 1.35
+
+
+def test_a_share_is_a_share_also_with_other_annotators() -> None:
+    # Two always agree, the third with them on two items only: much hangs on who is there.
+    item, annotator = (axis.ravel() for axis in np.indices((20, 3)))
+    label = np.where((annotator == 2) & (item > 1), 2 + item % 2, item % 2)
+    names = [str(at) for at in range(20)]
+    figure = raw_agreement(Labels(item, annotator, label, names, names[:3], names[:4]))
+    assert figure.value == pytest.approx((2 + 18 / 3) / 20)
+    assert (figure.over_annotators.low, figure.over_annotators.high) == (0, 1)
 
 
 def test_few_annotators_have_no_interval_over_annotators() -> None:

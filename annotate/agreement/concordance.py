@@ -31,7 +31,8 @@ def kendall_w(rankings: Rankings, *, seed: int = 0, resamples: int = RESAMPLES) 
         reason = "no item has two complete rankings that prefer anything"
     if reason:
         return undefined_figure(rankings, reason, definition)
-    return measured(rankings, parts, share, definition, Resampling(seed, resamples), pairable=n)
+    how = Resampling(seed, resamples)
+    return measured(rankings, parts, share, definition, how, pairable=n, least=0)
 
 
 def _concordance(rankings: Rankings, answers: Answers) -> Contributions:

@@ -72,7 +72,8 @@ def tie_rate(votes: Labels, *, tie: str = TIE, seed: int = 0, resamples: int = R
         return sp.csr_array(np.stack([np.asarray(counts @ ties), sizes], axis=1))
 
     parts = contributions(votes, patterns(votes, least=1), features)
-    return measured(votes, parts, share, definition, Resampling(seed, resamples), pairable=n)
+    how = Resampling(seed, resamples)
+    return measured(votes, parts, share, definition, how, pairable=n, least=0)
 
 
 def without_ties(votes: Labels, tie: str = TIE) -> Labels:

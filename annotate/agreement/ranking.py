@@ -151,4 +151,4 @@ def _over_pairs(
     reason = nothing_to_compare(rankings, int(several)) or ("" if n else otherwise)
     if reason:
         return undefined_figure(rankings, reason, definition)
-    return measured(rankings, parts, share, definition, how, pairable=n)
+    return measured(rankings, parts, share, definition, how, pairable=n, least=-1)

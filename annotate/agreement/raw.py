@@ -41,7 +41,7 @@ def raw_agreement(
 
     parts = contributions(labels, found, features)
     how = Resampling(seed, resamples, confidence)
-    figure = measured(labels, parts, share, DEFINITION, how, pairable=n)
+    figure = measured(labels, parts, share, DEFINITION, how, pairable=n, least=0)
     return _at_the_ends(figure, labels, confidence)
 
 

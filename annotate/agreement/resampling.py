@@ -66,6 +66,7 @@ def measured(
     how: Resampling,
     *,
     pairable: int,
+    least: float = -math.inf,
     otherwise: str = "undefined for these data",
 ) -> Figure:
     """The figure of a measure that is never above 1.
@@ -77,6 +78,7 @@ def measured(
         definition: what it is, with its source.
         how: seed, number of resamples, level of the intervals.
         pairable: how many items the value rests on.
+        least: the smallest value that the measure can have.
         otherwise: why there is no value where the statistic is NaN.
     """
     total = parts.total
@@ -90,7 +92,7 @@ def measured(
     if panel.low is not None:
         removed = _Removed(parts, data.prompt, statistic, total, value)
         variance = float(np.nanvar(draws, ddof=1)) * units / max(units - 1, 1)
-        people = _people(removed, variance, how)
+        people = _people(removed, variance, least, how)
     return Figure(
         value, panel, people, n_pairable=pairable, definition=definition, method=JACKKNIFE,
         seed=how.seed, **context(data),
@@ -166,14 +168,13 @@ def _clusters(parts: Contributions, prompt: Codes | None) -> tuple[sp.csr_array,
     return sp.csr_array(counts.tocsr() @ parts.shares), multiplicity
 
 
-def _people(removed: _Removed, over_items: float, how: Resampling) -> Interval:
+def _people(removed: _Removed, over_items: float, least: float, how: Resampling) -> Interval:
     """The interval over other people and other items; `over_items` is the variance of these."""
     without = removed.without_each_annotator()
     n = len(without)
     reason = "two annotators: without one of them nothing can be compared" if n < 3 else ""
     if not reason and np.isnan(without).any():
-        missing = int(np.isnan(without).sum())
-        reason = f"undefined without one or another of {missing} annotators"
+        reason = f"undefined without any one of {int(np.isnan(without).sum())} of the annotators"
     if reason:
         return Interval(None, None, OVER_ANNOTATORS, "none", how.confidence, reason)
     between = (n - 1) / n * float(((without - without.mean()) ** 2).sum())
@@ -181,7 +182,7 @@ def _people(removed: _Removed, over_items: float, how: Resampling) -> Interval:
     # Satterthwaite's degrees of freedom, those of the items being many.
     freedom = (n - 1) * max(1.0, variance / between) ** 2 if between > 0 else math.inf
     half = float(student.ppf((1 + how.confidence) / 2, freedom)) * math.sqrt(variance)
-    low, high = removed.value - half, min(1.0, removed.value + half)
+    low, high = max(least, removed.value - half), min(1.0, removed.value + half)
     return Interval(low, high, OVER_ANNOTATORS, JACKKNIFE, how.confidence)
 
 

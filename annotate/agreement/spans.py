@@ -146,7 +146,7 @@ def _f1(
     reason = nothing_to_compare(spans, n) or ("" if (parts.share >= 0).any() else _NOTHING)
     if reason:
         return undefined_figure(spans, reason, definition, pairable=n)
-    return measured(spans, parts, share, definition, how, pairable=n)
+    return measured(spans, parts, share, definition, how, pairable=n, least=0)
 
 
 def _stretches(spans: Spans, answers: Answers, marks: _Marks) -> tuple[Labels, Reals, Codes]:

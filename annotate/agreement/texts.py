@@ -78,4 +78,4 @@ def _over_pairs(texts: Texts, values: Reals, definition: str, how: Resampling) -
     reason = nothing_to_compare(texts, n)
     if reason:
         return undefined_figure(texts, reason, definition)
-    return measured(texts, parts, share, definition, how, pairable=n)
+    return measured(texts, parts, share, definition, how, pairable=n, least=0)
