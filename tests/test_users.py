@@ -150,6 +150,10 @@ def test_who_leaves_is_forgotten_by_argilla_and_not_by_the_ledger(project: Proje
     said = pulled.read("responses").to_pylist()
     assert sum(row["annotator"] == anna for row in said) == 3
     assert sum(row["annotator"] == ben for row in said) == 1
+    told = json.loads(handloom("agreement", pulled.id, "--json").output)["questions"]["vote"]
+    # Who left still counts: both answered the first item, alike, and anna the second.
+    assert (told["annotators"], told["answers"], told["raw"]["n_pairable"]) == (2, 3, 1)
+    assert told["raw"]["value"] == 1
     assert "no such account" in handloom("users", "remove", anna, "--yes").stderr
 
 
