@@ -73,7 +73,7 @@ def replayed(
             printed[arguments[0]] = result
 
         handloom("import", str(source))
-        handloom("push", "--overlap", "3")
+        handloom("push", "--overlap", "3", "--guideline", "preference@v1")
         submit(project)
         handloom("pull")
         handloom("agreement", "--json")
@@ -91,7 +91,7 @@ def submit(project: Project) -> None:
     both: dict[str, list[str]] = {}
     for row in outputs:
         both.setdefault(row["prompt_id"], []).append(row["output_id"])
-    guideline = load_guideline(project.root, "preference")
+    guideline = load_guideline(project.root, "preference@v1")
     items = push.read("items").to_pylist()
     with connect(project) as server:
         record_ids = server.record_ids(server.batch(items[0]["batch"]))
