@@ -1,7 +1,8 @@
 """Items that test annotators, mixed in unseen: gold items with known answers, and repeats.
 
 Both are made as any item is made (their ids, sides, metadata and texts come from `arrange` and
-`publish`), so that nothing an annotator is served tells them from the others. Which they are stands
+`publish`), and Argilla serves each person all items in a random order of their own, so that nothing
+an annotator is served tells them from the others. Which they are stands
 in the push run alone, in the table `mixed`. Their answers never vote: `pull` keeps them apart.
 
 `guidelines/<task>/gold.jsonl` is in the import format; what is known stands in the metadata:
@@ -34,9 +35,6 @@ from annotate.records import content_id, read_import, table_from_rows
 
 GOLD, REPEAT, SWAP = "gold", "repeat", "swap"
 """Roles of mixed items."""
-
-APART = 20
-"""Items that lie between an item and its repeat at least, in data sets of four times as many."""
 
 _VOTES = ("first", "second", "tie")
 
@@ -191,33 +189,15 @@ def _repeats(items: pa.Table, share: float, seed: int) -> tuple[pa.Table, list[d
     """Repeats of some items of one data set, and what `mixed` says of them."""
     order = np.argsort(random_keys(items["item_id"].to_pylist(), seed + 1))
     chosen = items.take(order[: _count(share, items.num_rows)])
-    apart = min(APART, items.num_rows // 4) / max(items.num_rows, 1)
     rows, mixed = [], []
     for number, item in enumerate(chosen.to_pylist()):
         swap = number % 2 == 1 and len(item["output_ids"]) > 1
         outputs = item["output_ids"][::-1] if swap else item["output_ids"]
-        again = _repeat_id(item["item_id"], apart)
+        again = content_id("i", "again", item["item_id"])
         rows.append({**item, "item_id": again, "output_ids": outputs})
         role = SWAP if swap else REPEAT
         mixed.append({"item_id": again, "role": role, "of_item": item["item_id"]})
     return table_from_rows("items", rows), mixed
-
-
-def _repeat_id(item_id: str, apart: float) -> str:
-    """An id of the usual form that lies so far from the item's own, as a share of all ids.
-
-    Records are served in the order of their ids, which are spread evenly.
-    """
-    nonce = 0
-    while True:
-        again = content_id("i", "again", item_id, nonce)
-        if abs(_place(again) - _place(item_id)) >= apart:
-            return again
-        nonce += 1
-
-
-def _place(item_id: str) -> float:
-    return int(item_id[-16:], 16) / 2.0**64
 
 
 def _count(share: float, n: int) -> int:

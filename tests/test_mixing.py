@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from factories import Argilla, connected_project, make_generated, submit
+from factories import Argilla, connected_project, make_generated, make_project, submit
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -67,7 +67,7 @@ def make_items(n: int, *, size: int = 2, batch: str = "b", prefix: str = "") -> 
 
 
 @given(st.integers(1, 60), st.floats(0.01, 1), st.integers(0, 5))
-def test_repeats_are_the_items_again_apart_from_them_and_half_of_them_turned_round(
+def test_repeats_are_the_items_again_and_half_of_them_turned_round(
     n: int, share: float, seed: int
 ) -> None:
     items = make_items(n)
@@ -76,7 +76,6 @@ def test_repeats_are_the_items_again_apart_from_them_and_half_of_them_turned_rou
     rows = {row["item_id"]: row for row in mixed.items.to_pylist()}
     assert len(rows) == mixed.items.num_rows == n + mixed.mixed.num_rows
     assert mixed.mixed.num_rows == min(n, max(1, round(share * n)))
-    place = {item: int(item[-16:], 16) / 2**64 for item in rows}
     swaps = 0
     for test in mixed.mixed.to_pylist():
         again, first = rows[test["item_id"]], rows[test["of_item"]]
@@ -86,7 +85,6 @@ def test_repeats_are_the_items_again_apart_from_them_and_half_of_them_turned_rou
         assert {**again, "item_id": "", "output_ids": []} == {
             **first, "item_id": "", "output_ids": [],
         }  # fmt: skip
-        assert abs(place[test["item_id"]] - place[test["of_item"]]) >= min(20, n // 4) / n
     assert swaps == mixed.mixed.num_rows // 2
     assert mix(items, rules, batch="b", seed=seed, repeat_share=share) == mixed
 
@@ -101,10 +99,10 @@ def test_a_single_response_is_never_turned_round() -> None:
     ("said", "vote"), [("first", "right"), ("second", "wrong"), ("tie", "tie")]
 )
 def test_a_known_preference_is_kept_in_terms_of_outputs(
-    project: Project, said: str, vote: str
+    tmp_path: Path, said: str, vote: str
 ) -> None:
-    path = write_gold(project.root, 1, said)
-    gold = read_gold(path, load_guideline(project.root, "preference@v1"))
+    root = make_project(tmp_path / "project").root
+    gold = read_gold(write_gold(root, 1, said), load_guideline(root, "preference@v1"))
     text = dict(
         zip(*(gold.outputs[c].to_pylist() for c in ("output_id", "completion")), strict=True)
     )
@@ -124,14 +122,14 @@ def test_a_known_preference_is_kept_in_terms_of_outputs(
         ({"prompt": ""}, "gold.jsonl:1"),
     ],
 )
-def test_a_bad_gold_item_is_one_clear_line_and_no_push(
-    project: Project, changes: dict[str, Any], said: str
+def test_a_bad_gold_item_is_one_clear_line(
+    tmp_path: Path, changes: dict[str, Any], said: str
 ) -> None:
-    write_gold(project.root, 1, **changes)
+    root = make_project(tmp_path / "project").root
+    path = write_gold(root, 1, **changes)
     with pytest.raises(InputError) as error:
-        push(project, make_generated(project, 2), gold=0.5)
+        read_gold(path, load_guideline(root, "preference@v1"))
     assert said in " ".join(str(error.value).split())
-    assert project.unfinished() == []
 
 
 def test_gold_without_a_file_and_shares_over_one_are_refused(project: Project) -> None:
@@ -140,6 +138,10 @@ def test_gold_without_a_file_and_shares_over_one_are_refused(project: Project) -
         push(project, run, gold=0.5)
     with pytest.raises(InputError, match="--repeats is a share from 0 to 1, not 5"):
         push(project, run, repeats=5.0)
+    write_gold(project.root, 1, metadata={})
+    with pytest.raises(InputError, match='has no "answer"'):
+        push(project, run, gold=0.5)
+    assert project.unfinished() == []
 
 
 def served(project: Project, push_run: Run, name: str) -> list[dict[str, Any]]:
@@ -178,19 +180,16 @@ def test_nothing_that_an_annotator_is_served_tells_a_test_from_the_rest(project:
     assert len(rest) == 1
     assert {tuple(r) for r in records} == {tuple(records[0])}
     assert {tuple(r["fields"]) for r in records} == {tuple(records[0]["fields"])}
-    # They were put there in the order of their ids, and are served so, spread over the whole queue.
-    assert [record["external_id"] for record in records] == sorted(texts)
-    times = [record["inserted_at"] for record in records]
-    assert times == sorted(times)
-    places = [at for at, record in enumerate(records) if record["external_id"] in mixed]
-    halves = np.bincount(np.array(places) // 48, minlength=3)
-    assert halves.min() >= 2
-    order = {record["external_id"]: at for at, record in enumerate(records)}
+    # They were put there among the others, in the order of ids that look alike; each person is
+    # served their own random order.
+    times = {record["external_id"]: record["inserted_at"] for record in records}
+    assert sorted(times, key=lambda item: times[item]) == sorted(times)
+    for order in (sorted(times), list(times)):
+        places = [at for at, item in enumerate(order) if item in mixed]
+        assert np.bincount(np.array(places) // 48, minlength=3).min() >= 2
     for item, test in mixed.items():
         if test["of_item"]:
-            assert abs(order[item] - order[test["of_item"]]) >= 10
-            swapped = test["role"] == "swap"
-            assert (texts[item] != texts[test["of_item"]]) == swapped
+            assert (texts[item] != texts[test["of_item"]]) == (test["role"] == "swap")
     # Gold shows its better output on either side.
     shown = {row["item_id"]: row["output_ids"] for row in push_run.read("items").to_pylist()}
     first = {

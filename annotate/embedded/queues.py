@@ -170,8 +170,9 @@ def _left(queue: Queue, index: DatasetIndex, held: int) -> int:
     """How many records more this person may be given under their cap."""
     if queue.cap is None:
         return sys.maxsize
-    answered = search.user_progress(index, queue.user).get("submitted", 0)
-    return max(0, queue.cap - answered - held)
+    answers = search.user_progress(index, queue.user)
+    begun = answers.get("submitted", 0) + answers.get("draft", 0)
+    return max(0, queue.cap - begun - held)
 
 
 def note_answer(leases: Leases, response: Response, status: str) -> None:
