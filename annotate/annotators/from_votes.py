@@ -12,7 +12,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from annotate.annotations import NO_TIME
+from annotate.annotations import NO_TIME, Codes
 from annotate.annotators.panel import Gold, Panel, Reals, Repeats
 from annotate.labels import encode
 from annotate.records import SCHEMAS
@@ -103,6 +103,7 @@ def _panel(
         symmetric=True,
         response=response if several else None,
         shown=pd.factorize(frame["item_id"])[0].astype(np.int64) if several else None,
+        batch=_batches(frame, beside.items),
         first=_toward(sign, _earlier(frame, places)),
         longer=_toward(sign, _longer(frame, beside.outputs)),
         seconds=_seconds(frame, responses),
@@ -144,6 +145,13 @@ def _longer(frame: pd.DataFrame, outputs: pa.Table) -> Reals | None:
         length.reindex(frame["output_a"]).to_numpy() - length.reindex(frame["output_b"]).to_numpy()
     )
     return np.asarray(np.where(gap == 0, np.nan, np.sign(gap)), dtype=np.float64)
+
+
+def _batches(frame: pd.DataFrame, items: pa.Table) -> Codes:
+    """The batch that each vote's item was shown in, shape (votes,)."""
+    known = items.select(["item_id", "batch"]).to_pandas().drop_duplicates("item_id")
+    batch = known.set_index("item_id")["batch"].reindex(frame["item_id"])
+    return np.asarray(pd.factorize(batch, use_na_sentinel=False)[0], dtype=np.int64)
 
 
 def _toward(sign: Reals, side: Reals | None) -> Reals | None:

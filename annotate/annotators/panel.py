@@ -7,7 +7,8 @@ Everything but the labels may be unknown.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,6 +81,8 @@ class Panel:
     """Which response each answer is part of, shape (answers,); every answer its own if None."""
     shown: Codes | None = None
     """What was shown to who gave the answer, shape (answers,); the labels' own item if None."""
+    batch: Codes | None = None
+    """Which batch each answer was given in, any numbers, shape (answers,); one batch if None."""
     first: Reals | None = None
     """1 where the vote is for what stood first, 0 for what stood later, NaN a tie or not known."""
     longer: Reals | None = None
@@ -117,3 +120,17 @@ class Panel:
         """The prompt of each answer, shape (answers,); items where prompts are not known."""
         prompt = self.labels.prompt
         return self.labels.item if prompt is None else prompt[self.labels.item]
+
+    def without(self, people: Codes) -> Panel:
+        """The labels of everybody else, and what stands beside them; neither repeats nor gold."""
+        keep = ~np.isin(self.labels.annotator, people)
+
+        def kept(column: NDArray[Any] | None) -> Any:
+            return None if column is None else column[keep]
+
+        return replace(
+            self, labels=self.labels.select(keep), response=kept(self.response),
+            shown=kept(self.shown), batch=kept(self.batch), first=kept(self.first),
+            longer=kept(self.longer), seconds=kept(self.seconds), reading=kept(self.reading),
+            repeats=no_repeats(), gold=no_gold(),
+        )  # fmt: skip

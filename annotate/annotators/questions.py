@@ -1,6 +1,6 @@
 """What is asked of every person: how often a yes, and how often that would be if all were alike.
 
-    agreement    is this another answer than most gave?     as often as in the item's answers
+    agreement    do others give another answer?             as often as to all items given out alike
     gold         is this answer to a gold item wrong?       as often as in the item's answers
     consistency  is the second judgement another?           as often as in all second judgements
     position     is this a vote for what stood first?       half the time
@@ -8,9 +8,13 @@
     ties         is this a tie?                             as often as in the item's answers
 
 One trial is one response, whose score is how many of its answers are a yes: the pairs of a ranking
-come from one look at one item. Where two people answered an item, neither is in the minority, and
-nothing about the item says who was right. These are pooled: the question is whether somebody's
-items are split more often than everybody's, which assumes that items are given out at random.
+come from one look at one item.
+
+Agreement is not asked within items: of two answers that differ nothing says which is the odd one.
+It takes the items of one batch with as many answers as given out at random. Somebody's sum of
+disagreements is then that of a random draw of items, and within each of a random answer. Draws are
+without replacement; the tails are those of draws with it, at the deviation scaled by the ratio of
+both standard deviations. Where everybody answered everything this is the question within items.
 """
 
 from __future__ import annotations
@@ -26,6 +30,9 @@ from annotate.annotators.panel import Kept, Panel, Reals
 from annotate.annotators.tails import Pool, Trials, both_sides, upper_and_lower
 
 Side = Literal["more", "either"]
+
+# Of a share, at most: shares of more others are rounded to the nearest.
+_STEPS = 12
 
 
 @dataclass(frozen=True)
@@ -45,12 +52,14 @@ class Question:
     """Whose trials could have been exchanged, shape (trials,); None: a yes is a matter of 1/2."""
     pooled: Kept
     """Trials of which only the pool of all is known, with scores of 0 or 1, shape (trials,)."""
-    paired: bool
-    """Whether the pooled trials come in twos of one group, with one score."""
     time: Codes
     """Shape (trials,); `NO_TIME` where unknown."""
     reason: str = ""
     """Why there are no trials."""
+    item: Codes | None = None
+    """Where a group is of items given out at random: which of them, shape (trials,)."""
+    again: Callable[[Codes], Question] | None = None
+    """The question without these people, where their answers are part of the others' scores."""
 
     def trials(self) -> Trials:
         """All trials, with the chances of their scores if all people are alike."""
@@ -67,11 +76,9 @@ class Question:
 
     def without(self, people: Codes) -> Question:
         """The trials of everybody else, to compare them with one another only."""
-        keep = ~np.isin(self.annotator, people)
-        if self.paired and self.group is not None:
-            halved = np.isin(self.group, self.group[~keep])
-            keep &= ~(self.pooled & halved)
-        return self.select(keep)
+        if self.again is not None:
+            return self.again(people)
+        return self.select(~np.isin(self.annotator, people))
 
     def select(self, keep: Kept) -> Question:
         """The trials where `keep`, shape (trials,), holds."""
@@ -105,8 +112,12 @@ def answer(question: Question, people: int) -> Answered:
     trials = question.trials()
     open_ = trials.open
     pool = _pool(question, people)
-    upper, lower = upper_and_lower(trials.select(open_ & ~question.pooled), pool, people)
+    alone = trials.select(open_ & ~question.pooled)
+    said = _scaled_sum(question, trials, people)
+    upper, lower = upper_and_lower(alone, pool, people, said)
     p = upper if question.side == "more" else both_sides(upper, lower)
+    if said is not None:
+        p = np.where(np.isnan(said), np.nan, p)
     who = question.annotator[open_]
     n = np.bincount(who, minlength=people)
     size = np.bincount(who, question.size[open_], people)
@@ -125,10 +136,9 @@ def answer(question: Question, people: int) -> Answered:
 def _pool(question: Question, people: int) -> Pool:
     pooled = question.pooled
     who, yes = question.annotator[pooled], question.score[pooled]
-    of_each = 2 if question.paired else 1
     return Pool(
-        n=len(who) // of_each,
-        yes=int(yes.sum()) // of_each,
+        n=len(who),
+        yes=int(yes.sum()),
         drawn=np.bincount(who, minlength=people),
         yes_drawn=np.bincount(who, yes, people).astype(np.int64),
     )
@@ -156,25 +166,56 @@ def minority(panel: Panel) -> tuple[Kept, Codes]:
 
 
 def _agreement(panel: Panel) -> Question:
-    fewer, answers = minority(panel)
-    two = answers == 2
-    split = two & _differs(panel)
-    question = _of_responses(panel, "agreement", "more", fewer | split, answers > 1)
-    shared = _per_response(panel, two, answers > 1) > 0
-    # A pooled trial is a yes or no: whether most of the response's pairs are split.
-    score = np.where(shared, 2 * question.score > question.size, question.score)
-    reason = "" if len(score) else "nobody else answered the same items"
-    return replace(question, score=score, pooled=shared, paired=True, reason=reason)
-
-
-def _differs(panel: Panel) -> Kept:
-    """Whether the answers to each answer's item are not all the same, shape (answers,)."""
+    """The score is the share of others who differ, in steps that hold every share exactly."""
     labels = panel.labels
-    low = np.full(len(labels.items), np.iinfo(np.int64).max)
-    high = np.full(len(labels.items), -1)
-    np.minimum.at(low, labels.item, labels.label)
-    np.maximum.at(high, labels.item, labels.label)
-    return np.asarray(low[labels.item] < high[labels.item])
+    cell = labels.item * max(1, len(labels.classes)) + labels.label
+    _, which, same = np.unique(cell, return_inverse=True, return_counts=True)
+    others = np.bincount(labels.item, minlength=len(labels.items))[labels.item] - 1
+    keep = others > 0
+    if not keep.any():
+        return _nothing("agreement", "more", "nobody else answered the same items")
+    steps = min(_STEPS, int(np.lcm.reduce(np.minimum(np.unique(others[keep]), _STEPS))))
+    differ = 1 - (same[which] - 1) / np.maximum(others, 1)
+    counted = _of_responses(panel, "agreement", "more", keep, keep)
+    batch = np.zeros(len(labels)) if panel.batch is None else panel.batch
+    shown = np.zeros(0, dtype=np.int64) if counted.group is None else counted.group
+    _, item = np.unique(shown, return_inverse=True)
+    kind = [_per_response(panel, batch, keep) / counted.size, np.bincount(item)[item], counted.size]
+    _, group = np.unique(np.stack(kind), axis=1, return_inverse=True)
+    return replace(
+        counted,
+        score=np.rint(_per_response(panel, differ, keep) * steps).astype(np.int64),
+        size=counted.size * steps,
+        group=group.reshape(-1).astype(np.int64),
+        item=item,
+        again=lambda people: _agreement(panel.without(people)),
+    )
+
+
+def _scaled_sum(question: Question, trials: Trials, people: int) -> Reals | None:
+    """Each person's sum, its deviation scaled to that of draws with replacement; (people,).
+
+    NaN where draws without it could not have come out otherwise.
+    """
+    if question.item is None or question.group is None:
+        return None
+    who, score, group, item = question.annotator, question.score, question.group, question.item
+    mean = trials.expected
+    n = np.maximum(np.bincount(item), 1)
+    of_item = (np.bincount(item, score) / n)[item]
+    of_group = np.maximum(np.bincount(group), 1)
+    total = (np.bincount(group, (score - mean) ** 2) / of_group)[group]
+    between = (np.bincount(group, (of_item - mean) ** 2) / of_group)[group]
+    items = np.rint(np.bincount(group, 1 / n[item]))[group]
+    _, own = np.unique(who * (int(group.max(initial=0)) + 1) + group, return_inverse=True)
+    drawn = np.bincount(own)[own]
+    left = np.maximum(items - drawn, 0) / np.maximum(items - 1, 1)
+    with_it = np.bincount(who, total, people)
+    without = np.bincount(who, total - between + between * left, people)
+    expected = np.bincount(who, mean, people)
+    gap = np.bincount(who, score, people) - 0.5 - expected  # from the edge of its step
+    ratio = np.divide(with_it, without, out=np.full(people, np.nan), where=without > 1e-9)
+    return np.asarray(expected + gap * np.sqrt(ratio), dtype=np.float64)
 
 
 def _gold(panel: Panel) -> Question:
@@ -236,22 +277,21 @@ def _of_responses(panel: Panel, name: str, side: Side, yes: Kept, keep: Kept) ->
         size=np.bincount(response, minlength=len(first)),
         group=group[keep][first],
         pooled=np.zeros(len(first), dtype=bool),
-        paired=False,
         time=time[keep][first],
     )  # fmt: skip
 
 
-def _per_response(panel: Panel, marked: Kept, keep: Kept) -> Codes:
-    """How many answers of each response are marked, of those that `keep` holds for."""
+def _per_response(panel: Panel, value: Reals | Codes, keep: Kept) -> Reals:
+    """The sum of a column over each response's answers, of those that `keep` holds for."""
     _, response = np.unique(panel.responses[keep], return_inverse=True)
-    return np.bincount(response, marked[keep], response.max(initial=-1) + 1).astype(np.int64)
+    return np.bincount(response, value[keep], response.max(initial=-1) + 1).astype(np.float64)
 
 
 def _single(name: str, side: Side, annotator: Codes, yes: Kept, group: Codes) -> Question:
     n = len(yes)
     return Question(
         name, side, annotator, yes.astype(np.int64), np.ones(n, dtype=np.int64), group,
-        np.zeros(n, dtype=bool), False, np.full(n, NO_TIME),
+        np.zeros(n, dtype=bool), np.full(n, NO_TIME),
     )  # fmt: skip
 
 

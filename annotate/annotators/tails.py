@@ -28,6 +28,7 @@ SMALLEST = 1e-13
 # A person's log odds against what is expected, at most: e^8 is three thousand to one.
 _BOUND = 8.0
 _STEPS = 30
+_ROUNDING = 1e-6
 
 
 @dataclass(frozen=True)
@@ -77,10 +78,13 @@ class Pool:
         return np.asarray(np.nan_to_num(mass), dtype=np.float64)
 
 
-def upper_and_lower(trials: Trials, pool: Pool, people: int) -> tuple[Reals, Reals]:
+def upper_and_lower(
+    trials: Trials, pool: Pool, people: int, said: Reals | None = None
+) -> tuple[Reals, Reals]:
     """P(S ≥ s) and P(S ≤ s) of each person's sum of scores, exact up to `SMALLEST`.
 
-    S is the sum over the person's trials and their draw from the pool. Shapes (people,).
+    S is the sum over the person's trials and their draw from the pool, s what it was, or `said`,
+    which need not be whole. Shapes (people,).
 
     Cost: people × the largest sum there can be × patterns.
     """
@@ -89,7 +93,9 @@ def upper_and_lower(trials: Trials, pool: Pool, people: int) -> tuple[Reals, Rea
     counts = np.bincount(cells, minlength=people * patterns).reshape(people, patterns)
     possible = np.where(trials.chances > 0, np.arange(scores), 0).max(axis=1, initial=0)
     most = counts @ possible + pool.drawn
-    said = np.bincount(trials.person, trials.score, people).astype(np.int64) + pool.yes_drawn
+    summed = said
+    if summed is None:
+        summed = np.bincount(trials.person, trials.score, people) + pool.yes_drawn.astype(float)
     upper, lower = np.ones(people), np.ones(people)
     order = np.argsort(most)[::-1]
     start = 0
@@ -99,8 +105,8 @@ def upper_and_lower(trials: Trials, pool: Pool, people: int) -> tuple[Reals, Rea
         start += len(block)
         mass = _mass(counts[block], trials.chances, length, pool, block)
         at = np.arange(length)
-        upper[block] = (mass * (at >= said[block, None])).sum(axis=1)
-        lower[block] = (mass * (at <= said[block, None])).sum(axis=1)
+        upper[block] = (mass * (at >= summed[block, None] - _ROUNDING)).sum(axis=1)
+        lower[block] = (mass * (at <= summed[block, None] + _ROUNDING)).sum(axis=1)
     return np.clip(upper, SMALLEST, 1.0), np.clip(lower, SMALLEST, 1.0)
 
 
@@ -125,7 +131,7 @@ def both_sides(upper: Reals, lower: Reals) -> Reals:
 def trend(trials: Trials, time: Codes, people: int) -> tuple[Reals, Codes]:
     """The trend of each person's scores over their time: z, and how many trials it rests on.
 
-    The score test of β = 0 where a score s has its chance times exp(s × (α + β × rank of time)),
+    The score test of β = 0 where a score s (0 to 1) has its chance × exp(s (α + β × rank of time)),
     with α fitted to the person: who is always worse than the others has no trend, and what others
     share (an item's difficulty, at any time) is in the chances. For yes or no it is the logistic
     regression on the logit of the chance. z is normal in large samples (Cox and Hinkley 1974,
@@ -134,7 +140,7 @@ def trend(trials: Trials, time: Codes, people: int) -> tuple[Reals, Codes]:
     """
     useful = trials.open & (time != NO_TIME)
     trials, time = trials.select(useful), time[useful]
-    person, score = trials.person, trials.score
+    person, score = trials.person, trials.score / (trials.chances.shape[1] - 1)
     n = np.bincount(person, minlength=people)
     total = np.bincount(person, score, people)
     level = np.zeros(people)
@@ -161,7 +167,7 @@ def trend(trials: Trials, time: Codes, people: int) -> tuple[Reals, Codes]:
 
 def _tilted(trials: Trials, level: Reals) -> tuple[Reals, Reals]:
     """Mean and variance of each trial's score where scores are tilted by the person's level."""
-    scores = np.arange(trials.chances.shape[1])
+    scores = np.linspace(0, 1, trials.chances.shape[1])
     mass = trials.chances[trials.pattern] * np.exp(np.outer(level, scores))[trials.person]
     mass = mass / mass.sum(axis=1, keepdims=True)
     mean: Reals = mass @ scores

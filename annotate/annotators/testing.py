@@ -17,10 +17,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.stats import false_discovery_control
 
 from annotate.annotators.panel import Panel, Reals
-from annotate.annotators.questions import Answered, Question, answer, minority, questions
+from annotate.annotators.panel_trend import panel_trend
+from annotate.annotators.questions import Answered, Question, answer, questions
 from annotate.annotators.tails import trend, two_sided_normal
 
 LEVEL = 0.05
@@ -35,7 +37,7 @@ PANEL = "(the panel)"
 _AT_A_TIME = 0.2
 
 MEANING: dict[str, tuple[str, ...]] = {
-    "agreement": ("gives another answer than most on the same items",),
+    "agreement": ("disagrees with the others more than they with each other",),
     "gold": ("is wrong on gold items on which others are right",),
     "consistency": ("contradicts themselves on what they judged twice, more than others do",),
     "position": ("prefers what stands first", "prefers what does not stand first"),
@@ -48,8 +50,8 @@ MEANING: dict[str, tuple[str, ...]] = {
         "says tie less than others on the same items",
     ),
     "agreement over time": (
-        "differs from the others more and more",
-        "differs from the others less and less",
+        "disagrees with the others more and more",
+        "disagrees with the others less and less",
     ),
     "position over time": (
         "votes more and more for what stands first",
@@ -111,15 +113,44 @@ class Finding:
 
 @dataclass
 class _Asked:
-    """A question of one panel: where it stands, person by person."""
+    """A question of one panel: where it stands, person by person. Arrays are of shape (people,)."""
 
     panel: int
     question: Question
+    over_time: bool
+    """Whether its trend is what is asked."""
     answered: Answered
-    tested: Any
-    """Who has enough labels, shape (people,)."""
-    aside: Any
-    """Who was found and set aside, shape (people,)."""
+    tested: NDArray[np.bool_]
+    """Who has enough labels."""
+    aside: NDArray[np.bool_]
+    """Who was found and set aside."""
+
+    @property
+    def test(self) -> str:
+        """A key of `MEANING`."""
+        return self.question.name + (" over time" if self.over_time else "")
+
+    @property
+    def method(self) -> str:
+        """How p was made."""
+        if self.over_time:
+            return "score test of a trend"
+        if self.question.group is None:
+            return "exact binomial"
+        if self.question.item is not None:
+            return "items as a random draw"
+        return "exact hypergeometric" if self.question.pooled.any() else "exact, within items"
+
+    def reason(self, person: int) -> str:
+        """Why there is no p-value of this person; empty where there is."""
+        if self.question.reason:
+            return self.question.reason
+        if not self.tested[person]:
+            return f"fewer than {MIN_LABELS} labels"
+        if self.over_time and not self.answered.n[person]:
+            return "when people answered is not known"
+        unknown = np.isnan(self.answered.p[person])
+        return "nothing could have come out otherwise" if unknown else ""
 
 
 def run_tests(panels: Sequence[Panel]) -> list[Finding]:
@@ -129,23 +160,28 @@ def run_tests(panels: Sequence[Panel]) -> list[Finding]:
     the rounds in which somebody is newly found.
     """
     asked = [
-        _Asked(at, question, answer(question, panel.people), _tested(panel), _nobody(panel))
+        _asked(at, panel, question, over_time)
         for at, panel in enumerate(panels)
         for question in questions(panel)
+        for over_time in ((False, True) if question.name in DRIFTS else (False,))
     ]
-    trends = [_trends(at, panel) for at, panel in enumerate(panels)]
-    fixed = [test for of_panel in trends for test in of_panel]
-    while _set_aside(asked, fixed):
+    together = [_of_panel(at, panel) for at, panel in enumerate(panels)]
+    while _set_aside(asked, together):
         pass
-    return _controlled([*_tests_of(asked, panels), *fixed])
+    return _controlled([*_tests_of(asked, panels), *together])
 
 
-def _tested(panel: Panel) -> Any:
-    return panel.votes >= MIN_LABELS
+def _asked(at: int, panel: Panel, question: Question, over_time: bool) -> _Asked:
+    found = _measured(question, panel.people, over_time)
+    nobody = np.zeros(panel.people, dtype=bool)
+    return _Asked(at, question, over_time, found, panel.votes >= MIN_LABELS, nobody)
 
 
-def _nobody(panel: Panel) -> Any:
-    return np.zeros(panel.people, dtype=bool)
+def _measured(question: Question, people: int, over_time: bool) -> Answered:
+    if not over_time:
+        return answer(question, people)
+    z, n = trend(question.trials(), question.time, people)
+    return Answered(two_sided_normal(z), n, z, np.where(np.isnan(z), np.nan, 0.0))
 
 
 def _set_aside(asked: Sequence[_Asked], fixed: Sequence[Finding]) -> bool:
@@ -164,13 +200,14 @@ def _set_aside(asked: Sequence[_Asked], fixed: Sequence[Finding]) -> bool:
             continue
         first = new[np.argsort(p[new], kind="stable")][: max(1, round(len(new) * _AT_A_TIME))]
         one.aside[first] = True
-        again = answer(one.question.without(np.flatnonzero(one.aside)), len(p))
+        others = one.question.without(np.flatnonzero(one.aside))
+        again = _measured(others, len(p), one.over_time)
         one.answered = _merged(one.answered, again, one.aside)
         changed = True
     return changed
 
 
-def _merged(old: Answered, new: Answered, aside: Any) -> Answered:
+def _merged(old: Answered, new: Answered, aside: NDArray[np.bool_]) -> Answered:
     """What was found of those set aside, and of the others anew."""
     return Answered(
         p=np.where(aside, old.p, new.p),
@@ -190,95 +227,30 @@ def _corrected(p: Reals) -> Reals:
 
 
 def _tests_of(asked: Sequence[_Asked], panels: Sequence[Panel]) -> list[Finding]:
-    methods = {None: "exact binomial", "consistency": "exact hypergeometric"}
     tests = []
     for one in asked:
-        key = None if one.question.group is None else one.question.name
-        method = methods.get(key, "exact, within items")
-        names = panels[one.panel].labels.annotators
+        names, found = panels[one.panel].labels.annotators, one.answered
         for person in np.flatnonzero(panels[one.panel].votes):
-            told = _reason(one.question.reason, one.tested[person], one.answered.p[person])
+            told = one.reason(int(person))
+            p = None if told else float(found.p[person])
+            observed, expected = _known(found.observed[person]), _known(found.expected[person])
+            n = int(found.n[person])
             tests.append(
                 Finding(
-                    names[person], one.question.name, one.panel,
-                    None if told else float(one.answered.p[person]), None,
-                    int(one.answered.n[person]),
-                    _known(one.answered.observed[person]), _known(one.answered.expected[person]),
-                    method, told,
+                    names[person], one.test, one.panel, p, None, n, observed, expected,
+                    one.method, told,
                 )
             )  # fmt: skip
     return tests
 
 
-def _trends(at: int, panel: Panel) -> list[Finding]:
-    """The trend of each person's answers over time, and of all people's agreement."""
-    tests = []
-    for question in questions(panel):
-        if question.name not in DRIFTS:
-            continue
-        z, n = trend(question.trials(), question.time, panel.people)
-        p = two_sided_normal(z)
-        for person in np.flatnonzero(panel.votes):
-            told = question.reason or ("" if n[person] else "when people answered is not known")
-            told = _reason(told, bool(_tested(panel)[person]), p[person])
-            name = panel.labels.annotators[person]
-            tests.append(_trend(name, f"{question.name} over time", at, z[person], n[person], told))
-    return [*tests, _panel_trend(at, panel)]
-
-
-def _trend(name: str, test: str, at: int, z: float, n: int, told: str) -> Finding:
+def _of_panel(at: int, panel: Panel) -> Finding:
+    """The trend of all people's agreement."""
+    z, n, told = panel_trend(panel)
     p = None if told else float(two_sided_normal(np.array([z]))[0])
-    observed, expected = (None, None) if told else (float(z), 0.0)
-    return Finding(
-        name, test, at, p, None, int(n), observed, expected, "score test of a trend", told
-    )
-
-
-def _panel_trend(at: int, panel: Panel) -> Finding:
-    """Whether items answered later are disputed more: a permutation test of ranks.
-
-    Each item counts once, with the share of its answers that are in the minority (half of two that
-    differ) and the mean time of its answers. z compares the sum of share × rank of time with its
-    permutation variance (Hájek and Šidák 1967, theorem II.3.1.c).
-    """
-    labels = panel.labels
-    fewer, answers = minority(panel)
-    usable = answers > 1
-    if labels.time is not None:
-        usable &= labels.time != np.iinfo(np.int64).min
-    items, item = np.unique(labels.item[usable], return_inverse=True)
-    if labels.time is None or len(items) < MIN_LABELS:
-        few = "when people answered is not known" if labels.time is None else "too few items"
-        return _trend(PANEL, "panel over time", at, np.nan, len(items), few)
-    n = np.bincount(item)
-    when = labels.time[usable] - labels.time[usable].min()
-    order = np.argsort(np.bincount(item, when) / n, kind="stable")
-    rank = np.empty(len(items))
-    rank[order] = np.arange(len(items))
-    split = np.where(answers[usable] == 2, _halves(panel)[usable], fewer[usable])
-    share = np.bincount(item, split) / n
-    rank, share = rank - rank.mean(), share - share.mean()
-    variance = (rank**2).sum() * (share**2).sum() / (len(items) - 1)
-    if variance <= 0:
-        reason = "every item is disputed alike"
-        return _trend(PANEL, "panel over time", at, np.nan, len(items), reason)
-    z = float((rank * share).sum() / np.sqrt(variance))
-    return _trend(PANEL, "panel over time", at, z, len(items), "")
-
-
-def _halves(panel: Panel) -> Reals:
-    """Half for each answer to an item whose answers differ, shape (answers,)."""
-    labels = panel.labels
-    mean = np.bincount(labels.item, labels.label) / np.maximum(np.bincount(labels.item), 1)
-    return np.asarray(np.where(mean[labels.item] != labels.label, 0.5, 0.0))
-
-
-def _reason(none: str, enough: bool, p: float) -> str:
-    if none:
-        return none
-    if not enough:
-        return f"fewer than {MIN_LABELS} labels"
-    return "nothing could have come out otherwise" if np.isnan(p) else ""
+    observed, expected = (None, None) if told else (z, 0.0)
+    method = "permutation test of ranks"
+    return Finding(PANEL, "panel over time", at, p, None, n, observed, expected, method, told)
 
 
 def _known(number: float) -> float | None:
