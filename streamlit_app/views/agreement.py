@@ -44,7 +44,11 @@ def show_about(report: Report) -> None:
     for column, (name, number) in zip(st.columns(3), counts.items(), strict=True):
         column.metric(name, f"{number:,}", border=True)
     under = f", under {escaped(report['guideline'])}" if report["guideline"] else ""
-    st.caption(f"A {escaped(report['kind'])} question{under}.")
+    method = next(
+        (f"Intervals: {of['method']}, seed {of['seed']}." for of in report["figures"].values()
+         if of["value"] is not None), ""
+    )  # fmt: skip
+    st.caption(f"A {escaped(report['kind'])} question{under}. {escaped(method)}")
 
 
 def show_figures(title: str, figures: Mapping[str, Report]) -> None:
@@ -164,7 +168,7 @@ def show_run(run: Run) -> None:
         show_next("This was judged before figures had two intervals.", "handloom judge --again")
         return
     show_about(report)
-    show_figures("Agreement", report["figures"])
+    show_figures("Figures", report["figures"])
     show_figures("Beside it: the longer text wins", report["baseline"])
     show_labels(report)
     show_people(report)
