@@ -29,7 +29,6 @@ _KEY = ["item_id", "annotator"]
 
 _PREFERENCE = pa.schema({"a": pa.string(), "b": pa.string(), "strength": pa.int32()})
 _FLAGS = pa.schema({"output": pa.string(), "flags": pa.list_(pa.string())})
-_RATING = pa.schema({"output": pa.string(), "rating": pa.int32()})
 
 
 def votes_of_responses(responses: pa.Table, items: pa.Table) -> pa.Table:
@@ -77,36 +76,6 @@ def every_vote(responses: pa.Table) -> pd.DataFrame:
 def labels_of_votes(votes: pa.Table) -> Labels:
     """Votes as labels of pairs, the classes in the order b, tie, a."""
     return encode(votes["pair_id"], votes["annotator"], votes["vote"], CLASSES)
-
-
-def labels_by_question(responses: pa.Table, votes: pa.Table) -> dict[str, Labels]:
-    """What agreement is measured on, for each question that somebody answered.
-
-    "vote" (a, b or tie) and "strength" (-3 to 3) and "both_bad" of pairs; "rating" of outputs.
-    """
-    found = {}
-    if votes.num_rows:
-        found["vote"] = labels_of_votes(votes)
-    strong = votes.filter(pc.is_valid(votes["strength"]))
-    if strong.num_rows:
-        found["strength"] = encode(
-            strong["pair_id"], strong["annotator"], strong["strength"].cast(pa.string())
-        )
-        if pc.any(strong["both_bad"]).as_py():
-            bad = pc.if_else(strong["both_bad"], "yes", "no")
-            found["both_bad"] = encode(strong["pair_id"], strong["annotator"], bad)
-    ratings = answer_columns(
-        responses.filter(pc.equal(responses["status"], "submitted")), "rating", _RATING
-    )
-    if len(ratings):
-        ratings = ratings.sort_values(["output", "annotator", "time"])
-        ratings = ratings.drop_duplicates(["output", "annotator"], keep="last")
-        found["rating"] = encode(
-            ratings["output"].tolist(),
-            ratings["annotator"].tolist(),
-            ratings["rating"].astype("int64").astype(str).tolist(),
-        )
-    return found
 
 
 def _preferences(submitted: pa.Table) -> pd.DataFrame:

@@ -370,6 +370,7 @@ def test_the_longer_text_wins_by_hand(tmp_path: Path) -> None:
     assert (without["n_pairable"], without["n_annotators"]) == (3, 3)
     assert without["low"] <= without["value"] <= without["high"]
     assert without["guideline"] == "preference@v1"
+    assert without["over_items"]["over"] == "prompts, this panel of annotators"
     text = CliRunner().invoke(main, ["-C", str(project.root), "agreement"]).output
     assert "beside it, the longer text wins" in text
 
@@ -408,3 +409,17 @@ def test_a_judge_run_records_what_the_command_says(tmp_path: Path) -> None:
     run = judge(project, project.latest("pull"))
     assert json.loads((run.path / "agreement.json").read_text()) == told_of(project)
     assert run.metrics["agreement"]["vote"]["alpha"]["value"] == pytest.approx(1)
+
+
+def test_marks_in_a_text_have_a_report_of_their_own_kind(tmp_path: Path) -> None:
+    spans = [{"start": 0, "end": 4, "label": "untrue"}]
+    marked = {"output": "o-1a", "length": 10, "spans": spans}
+    responses = [
+        *said(1, "ann", 1, errors=marked),
+        *said(1, "bob", 1, errors=marked | {"spans": [*spans, spans[0] | {"start": 6, "end": 8}]}),
+    ]
+    report = told_of(pulled(tmp_path / "p", responses, {}))["errors"]
+    assert (report["kind"], report["answers"], report["items"]) == ("span", 2, 1)
+    # One of ann's one and bob's two marks is the same: F1 = 2 · 1 / (1 + 2).
+    assert report["figures"]["exact span F1"]["value"] == pytest.approx(2 / 3)
+    assert "alpha" in report

@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from annotate.errors import ProjectError
+from annotate.question_labels import question_labels
 from annotate.records import SCHEMAS, content_id, table_from_rows
-from annotate.votes import labels_by_question, votes_of_responses
+from annotate.votes import votes_of_responses
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -175,10 +176,9 @@ def test_agreement_is_measured_a_question_at_a_time() -> None:
         response("i-1", "bob", "rating", {"output": "o-1", "rating": 4}),
     ]  # fmt: skip
     responses: pa.Table = table_from_rows("responses", rows)
-    found = labels_by_question(
-        responses,
-        votes_of_responses(responses, table_from_rows("items", [item("i-1", "o-1", "o-2")])),
-    )
+    shown = [item(name, "o-1", "o-2") for name in ("i-1", "i-2")]
+    items = table_from_rows("items", shown)
+    found = question_labels(responses, items, votes_of_responses(responses, items))
     assert set(found) == {"vote", "strength", "both_bad", "rating"}
     assert found["strength"].classes == ["-1", "1"]
     assert found["both_bad"].label.tolist() == [0, 1]

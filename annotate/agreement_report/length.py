@@ -22,7 +22,7 @@ from annotate.agreement.contributions import Contributions
 from annotate.agreement.reasons import undefined_figure
 from annotate.agreement.resampling import Resampling, measured
 from annotate.annotations import Annotations
-from annotate.labels import Labels
+from annotate.labels import Labels, prompt_of_items
 from annotate.statistics import RESAMPLES, Reals
 from annotate.votes import labels_of_votes
 
@@ -60,7 +60,7 @@ def longer_wins(
     """
     longer_by = _length(votes["output_a"], outputs) - _length(votes["output_b"], outputs)
     known = ~np.isnan(longer_by)
-    labels = labels_of_votes(votes.filter(pa.array(known)))
+    labels = _labels(votes.filter(pa.array(known)))
     if not known.any():
         return no_baseline(labels, NO_TEXTS if votes.num_rows else "no answers")
     said = labels.label - 1  # b, tie, a → -1, 0, 1
@@ -75,6 +75,13 @@ def longer_wins(
         )
         for name, marks in counted.items()
     }
+
+
+def _labels(votes: pa.Table) -> Labels:
+    """The votes as labels of pairs that know their prompt: it is what is resampled."""
+    labels = labels_of_votes(votes)
+    prompt = prompt_of_items(votes["prompt_id"], labels.item, labels.items)
+    return replace(labels, prompt=prompt)
 
 
 def _length(ids: pa.ChunkedArray, outputs: pa.Table) -> Reals:
