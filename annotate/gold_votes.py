@@ -1,7 +1,7 @@
 """Votes on gold pairs, and which of their outputs is known to be better.
 
-`pull` sets the answers to gold items apart, in `mixed_responses`: they make no judgement. Here they
-add to what is known of the annotators, like any other votes, and show what a stated posterior means.
+`pull` sets the answers to gold items apart, in `mixed_responses`: they make no judgement. Here
+they add to what is known of the annotators, like other votes, and show what a posterior means.
 """
 
 from __future__ import annotations
