@@ -13,18 +13,29 @@ from annotate.support_desk import answers, prompts, score
 
 
 def desk_project(
-    folder: Path, pairs: int, votes: int, *, flip: float = 0.25, people: int = 6, seed: int = 0
+    folder: Path,
+    pairs: int,
+    votes: int,
+    *,
+    flip: float = 0.25,
+    people: int = 6,
+    seed: int = 0,
+    prompts_said: int | None = None,
 ) -> tuple[Project, Run]:
     """A project whose judge run holds `votes` votes on each of `pairs` pairs.
 
     Args:
         flip: share of the votes against the rubric, whatever the pair.
         people: who share the votes evenly.
+        prompts_said: how many different conversations there are, under an id a pair; all differ by
+            default.
     """
     project = new_project(folder)
     rng = np.random.default_rng(seed)
     rows, outputs, items, responses = [], [], [], []
-    for at, messages in enumerate(prompts(pairs, seed=seed)):
+    said = prompts(prompts_said or pairs, seed=seed)
+    for at in range(pairs):
+        messages = said[at % len(said)]
         prompt_id = content_id("p", at)
         rows.append({"prompt_id": prompt_id, "messages": messages, "split": "train"})
         texts = answers(messages, 2, seed=[seed, at])

@@ -108,6 +108,17 @@ def test_no_vote_is_both_learnt_from_and_a_truth(data: Voted) -> None:
     assert sorted(held) == truth.row.tolist()
 
 
+def test_one_conversation_under_two_ids_is_one_prompt(tmp_path: Path) -> None:
+    project, judged = desk_project(tmp_path / "p", pairs=60, votes=2, prompts_said=20)
+    data = voted(project, [judged], model="text", seed=0)
+    assert len(set(data.prompt.tolist())) == 20
+    deal = next(_deals(data, np.arange(data.pairs), truth_of(data), number=0, seed=0))
+    bought = set(data.prompt[deal.order].tolist())
+    tested = {code for code in data.prompt.tolist() if code not in bought}
+    # A quarter of the conversations is held out, with all their pairs.
+    assert len(tested) == 5
+
+
 def test_overlaps_buy_what_they_say(data: Voted) -> None:
     deal = next(_deals(data, np.arange(data.pairs), truth_of(data), number=3, seed=0))
     budget = len(deal.order)

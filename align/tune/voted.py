@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from align.build import Sources, gather, screen
-from align.split import EVAL, sides
+from align.split import EVAL, fingerprints, sides
 from align.tune.features import model_features, text_features
 from align.tune.gold import Gold, read_gold
 from annotate.errors import InputError
@@ -49,7 +49,7 @@ class Voted:
     pair_ids: pa.Array
     """Of each pair."""
     prompt: Codes
-    """Code of each pair's prompt, shape (pairs,)."""
+    """Code of what each pair's prompt says, shape (pairs,)."""
     votes: pa.Table
     """Table `votes`, sorted by pair and annotator."""
     pair: Codes
@@ -111,7 +111,7 @@ def voted(
         model=words,
         differences=features[a] - features[b],
         pair_ids=usable["pair_id"].combine_chunks(),
-        prompt=usable["prompt_id"].combine_chunks().dictionary_encode().indices.to_numpy(),
+        prompt=_prompt_codes(usable, sources.prompts),
         votes=votes,
         pair=pair,
         sign=sign,
@@ -159,6 +159,13 @@ def _open(judgements: pa.Table, sources: Sources) -> pa.Array:
     side = sides(sources.prompts, sources.taken, held_out=0.0)
     held = sources.prompts["prompt_id"].filter(pc.equal(side, EVAL))
     return pc.invert(pc.is_in(judgements["prompt_id"], value_set=held))
+
+
+def _prompt_codes(judgements: pa.Table, prompts: pa.Table) -> Codes:
+    """A code for what each pair's prompt says: one conversation may stand under several ids."""
+    at = pc.index_in(judgements["prompt_id"], value_set=prompts["prompt_id"])
+    said = fingerprints(prompts["messages"].take(at))
+    return np.asarray(said.dictionary_encode().indices, dtype=np.int64)
 
 
 def _shown(judgements: pa.Table, outputs: pa.Table) -> pa.Table:
