@@ -148,14 +148,26 @@ def _noise(counts: Mapping[str, Any]) -> str:
 def _agreement(agreement: Mapping[str, Any]) -> str:
     if not agreement:
         return "Not measured.\n"
-    lines = ["| question | Krippendorff's alpha (95 % interval) | items | answers |"]
-    lines.append("|---|---|---:|---:|")
+    lines = [
+        "| question | Krippendorff's alpha (95 %: these annotators) | annotators like these "
+        "| items | answers |",
+        "|---|---|---|---:|---:|",
+    ]
     for question, found in agreement.items():
-        alpha = interval_text(found.get("alpha") or {})
-        lines.append(
-            f"| {question} | {alpha} | {found.get('items', 0):,} | {found.get('answers', 0):,} |"
-        )
+        alpha = found.get("alpha")
+        if alpha is None:
+            continue  # of free texts, which have none
+        counts = f"{found.get('items', 0):,} | {found.get('answers', 0):,}"
+        lines.append(f"| {question} | {interval_text(alpha)} | {_others(alpha)} | {counts} |")
     return "\n".join(lines) + "\n"
+
+
+def _others(alpha: Mapping[str, Any]) -> str:
+    """Where alpha would lie with other annotators like these, as far as that can be said."""
+    ends = alpha.get("over_annotators") or {}
+    if ends.get("low") is None:
+        return "not known"
+    return f"[{ends['low']:.3f}, {ends['high']:.3f}]"
 
 
 def interval_text(estimate: Mapping[str, Any]) -> str:

@@ -22,7 +22,17 @@ FACTS = CardFacts(
     guidelines=["preference@v1"],
     models=["base", "r0-train-1f"],
     agreement={
-        "vote": {"alpha": {"value": 0.5, "low": 0.4, "high": 0.6}, "items": 9, "answers": 18}
+        "vote": {
+            "alpha": {
+                "value": 0.5,
+                "low": 0.4,
+                "high": 0.6,
+                "over_annotators": {"low": 0.2, "high": 0.8},
+            },
+            "items": 9,
+            "answers": 18,
+        },
+        "reason": {"items": 9, "answers": 18},
     },
     lineage=["r1-judge-1", "r1-pull-2"],
 )
@@ -59,7 +69,8 @@ def test_body_gives_counts_filters_agreement_lineage_and_licence() -> None:
     assert "Of 10 judged pairs 6 were kept" in text
     assert "| agreement | at least 100 % of the votes for the winner | 2 |" in text
     assert "| quarantined | a usable row | 1 |" in text
-    assert "| vote | 0.500 [0.400, 0.600] | 9 | 18 |" in text
+    assert "| vote | 0.500 [0.400, 0.600] | [0.200, 0.800] | 9 | 18 |" in text
+    assert "| reason |" not in text
     assert "is 0.100 [0.050, 0.150] (95 % interval over kept pairs; n=6 pairs)" in text
     assert "- `r1-pull-2`" in text
     assert text.endswith("## Licence\n\nnot stated\n")
