@@ -75,11 +75,11 @@ def test_a_single_vote_an_item_is_believed_as_a_person_is_however_rare_its_class
 
 
 def test_without_a_prior_it_is_crowd_kits() -> None:
-    _, labels, _ = simulated(400, 7, 3, people=10, careless=0.2)
-    ours = dawid_skene(labels, prior_votes=0, prior_items=0, tolerance=-1, max_iterations=300)
+    _, labels, _ = simulated(250, 9, 3, people=10, careless=0.0)
+    ours = dawid_skene(labels, prior_votes=0, prior_items=0, tolerance=-1, max_iterations=60)
     frame = pd.DataFrame({"task": labels.item, "worker": labels.annotator, "label": labels.label})
     # The starts differ; after so many iterations both stand at the maximum.
-    theirs = DawidSkene(n_iter=300, tol=-1).fit(frame)
+    theirs = DawidSkene(n_iter=60, tol=-1).fit(frame)
     table = theirs.probas_.sort_index()[[0, 1, 2]].to_numpy()
     assert np.abs(ours.probability - table).max() < 1e-9
 
