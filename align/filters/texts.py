@@ -7,7 +7,6 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 from pydantic import Field
 
 from align.filters.rule import ROUNDING, Rule, masked, numbers, values
@@ -53,9 +52,12 @@ class NearIdentical(Rule):
         from rapidfuzz.process import cpdist
 
         a, b = (_plain(evidence[f"completion_{side}"]) for side in "ab")
-        alike: NDArray[np.float64] = cpdist(
-            a,
-            b,
+        lengths = [np.asarray(pc.utf8_length(text), dtype=np.float64) for text in (a, b)]
+        # As many edits as the lengths differ by are needed in any case.
+        possible = np.minimum(*lengths) >= self.at_most * np.maximum(*lengths)
+        alike = np.zeros(evidence.num_rows)
+        alike[possible] = cpdist(
+            *(text.filter(pa.array(possible)).to_pylist() for text in (a, b)),
             scorer=Levenshtein.normalized_similarity,
             score_cutoff=self.at_most,
             dtype=np.float64,
@@ -97,9 +99,7 @@ class LengthRatio(Rule):
         return values(broken, times, "{:.3g}")
 
 
-def _plain(texts: Any) -> list[str]:
+def _plain(texts: Any) -> Any:
     """The texts in lower case, white space as one blank; nothing for null."""
     lower = pc.utf8_lower(pc.fill_null(texts, ""))
-    blanks = pc.replace_substring_regex(lower, r"\s+", " ")
-    plain: list[str] = pc.utf8_trim_whitespace(blanks).to_pylist()
-    return plain
+    return pc.utf8_trim_whitespace(pc.replace_substring_regex(lower, r"\s+", " "))
