@@ -29,6 +29,7 @@ def test_a_target_is_reached_between_the_points_that_enclose_it(bench: ModuleTyp
     grid, curve = np.array([1.0, 2.0, 3.0]), np.array([0.5, 0.7, 0.8])
     assert bench.labels_to_reach(grid, curve, 0.6) == pytest.approx(1.5)
     assert bench.labels_to_reach(grid, curve, 0.4) == 1.0
+    assert bench.labels_to_reach(grid, curve, 0.8 + 2e-13) == pytest.approx(3.0)
     assert np.isnan(bench.labels_to_reach(grid, curve, 0.9))
 
 
