@@ -72,15 +72,10 @@ def dawid_skene(
     Raises:
         InputError: too many annotators and classes for their confusion matrices.
     """
-    classes, people = len(labels.classes), len(labels.annotators)
+    classes = len(labels.classes)
     if classes < 2:
         return majority(labels)
-    if people * classes**2 > _MAX_CELLS:
-        raise InputError(
-            f"{classes:,} classes are too many for the confusion matrices of {people:,} annotators",
-            where="label",
-            remedy="Use `--method majority`",
-        )
+    _require_room(classes, len(labels.annotators))
     votes = _Votes(labels, symmetric, prior_items)
     everyone = _Em(votes, pooled=True)
     everyone.start_from(votes.believed)
@@ -89,8 +84,7 @@ def dawid_skene(
     habit = everyone.confusion * prior_votes
     own.start_from(everyone.probability, habit)
     converged = own.fit(habit, tolerance, max_iterations)
-    right = np.diagonal(own.confusion, axis1=1, axis2=2) * own.prior
-    accuracy = _mirrored_sum(right)
+    accuracy = _mirrored_sum(np.diagonal(own.confusion, axis1=1, axis2=2) * own.prior)
     return Consensus(
         method="dawid-skene",
         probability=np.where(votes.answered[:, None], own.probability, np.nan),
@@ -100,6 +94,15 @@ def dawid_skene(
         converged=converged,
         foresee=own.foresee,
     )
+
+
+def _require_room(classes: int, people: int) -> None:
+    if people * classes**2 > _MAX_CELLS:
+        raise InputError(
+            f"{classes:,} classes are too many for the confusion matrices of {people:,} annotators",
+            where="label",
+            remedy="Use `--method majority`",
+        )
 
 
 def _believed(labels: Labels) -> Reals:
