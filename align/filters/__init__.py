@@ -12,8 +12,8 @@ are kept:
 To add one: write the model, and name it in `deciding.Filter`. A misspelt rule then lists the valid
 ones.
 
-Every filter treats a and b alike: swapping them changes no decision. Everything is vectorised; a
-million pairs take seconds.
+Every filter treats a and b alike: swapping them changes no decision. Everything is vectorised; for
+a million pairs docs/filters.md states the cost.
 """
 
 from align.filters.belief import Posterior, Reliability
