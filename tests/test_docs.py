@@ -118,7 +118,7 @@ def test_every_command_of_a_page_runs(folder: Path, page: str) -> None:
             line = line.replace("$ROW", training_row(folder))
         said = handloom(folder, line)
         if " trace " in line:
-            assert "preference@v1" in said
+            assert "preference@v" in said
             assert "sim-" in said
 
 

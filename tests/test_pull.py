@@ -60,7 +60,9 @@ def test_sides_are_undone(project: Project) -> None:
         better = value["a"] if value["strength"] > 0 else value["b"]
         assert model[better].startswith("mistral")
         assert abs(value["strength"]) == 2
-    assert {row["guideline"] for row in rows(pulled)} == {"preference@v1"}
+    asked = pushed.manifest["settings"]["guideline"]
+    assert asked.startswith("preference@v")
+    assert {row["guideline"] for row in rows(pulled)} == {asked}
     assert pulled.read("items") == pushed.read("items")
 
 

@@ -15,6 +15,7 @@ import pytest
 from factories import MODELS, Argilla, connected_project, make_generated, make_outputs, make_prompts
 
 from annotate.errors import InputError, ServerError
+from annotate.guidelines import load_guideline
 from annotate.push import push
 from annotate.records import content_id, table_from_rows
 from annotate.runs import Project, Run, RunPlan, verify
@@ -104,7 +105,7 @@ def test_every_pair_is_shown_once_and_pushing_again_adds_nothing(project: Projec
     assert push(project, run) == first
     assert sorted(on_server(project)[batch]) == items["item_id"].to_pylist()
     settings = first.manifest["settings"]
-    assert settings["guideline"] == "preference@v1"
+    assert settings["guideline"] == load_guideline(project.root, "preference").name
     assert len(settings["guideline_sha256"]) == 64
     assert settings["overlap"] == 2
 
