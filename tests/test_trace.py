@@ -48,7 +48,7 @@ def generated_by(project: Project, model: Run) -> Run:
 
 def pulled(project: Project, source: Run) -> Run:
     """Three people answer each item, one of them twice; written as push and pull write it."""
-    rules = load_guideline(project.root, "preference")
+    rules = load_guideline(project.root, "preference@v1")
     arranged = arrange(source.read("prompts"), source.read("outputs"), rules, batch="b", seed=0)
     settings = {"guideline": rules.name, "guideline_sha256": rules.sha256}
     with project.draft(RunPlan("push", 1, (source,), settings)) as draft:
@@ -128,7 +128,7 @@ def test_a_training_row_leads_to_everything_behind_it(project: Project, prefix: 
     assert {r["guideline"] for r in found.responses} == {"preference@v1"}
     assert [r["value"]["strength"] for r in found.responses] == [2, 2, -1]
     (item,) = found.items
-    rules = load_guideline(project.root, "preference")
+    rules = load_guideline(project.root, "preference@v1")
     assert (item["batch"], item["guideline_sha256"]) == ("b", rules.sha256)
     assert {o["output_id"] for o in found.outputs} == set(item["output_ids"])
     train = project.latest("train").id
