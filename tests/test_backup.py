@@ -200,12 +200,12 @@ def test_what_is_newer_is_kept_and_the_rest_lies_aside(project: Project, tmp_pat
     Ledger.of(project).append([said("carla")])
     ledger = Ledger.of(project).path.read_bytes()
     newer = make_generated(project, 5)
-    (project.root / "guidelines/preference/v2.md").write_text(
+    (project.root / "guidelines/preference/v9.md").write_text(
         (project.root / "guidelines/preference/v1.md")
         .read_text()
-        .replace("version: 1", "version: 2")
+        .replace("version: 1", "version: 9")
     )
-    publish_guideline(project.root, load_guideline(project.root, "preference@v2"))
+    publish_guideline(project.root, load_guideline(project.root, "preference@v9"))
     (project.root / "guidelines/README.md").write_text("edited since")
     (project.state_dir / "users.json").write_text('{"anna": "newer", "carla": "hers"}')
     before = content(project.root)
@@ -215,7 +215,7 @@ def test_what_is_newer_is_kept_and_the_rest_lies_aside(project: Project, tmp_pat
     assert Ledger.of(project).path.read_bytes() == ledger
     assert (back.newer_responses, back.ledger_note) == (True, "")
     assert project.resolve(newer.id).read("prompts").num_rows == 5
-    assert load_guideline(project.root, "preference@v2").name == "preference@v2"
+    assert load_guideline(project.root, "preference@v9").name == "preference@v9"
     assert (project.root / "guidelines/README.md").read_text() != "edited since"
     passwords = json.loads((project.state_dir / "users.json").read_text())
     assert passwords == {"anna": "secret", "carla": "hers"}

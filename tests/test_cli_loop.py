@@ -52,7 +52,7 @@ def test_import_push_simulate_pull_trace(project: Project) -> None:
     assert handloom("pull").output == pulled.output
     item = project.latest("push").read("items")["item_id"][0].as_py()
     text = handloom("trace", item).output
-    assert text.count("preference@v1: preference {") == 3
+    assert text.count("preference@v2: preference {") == 3
     assert len(json.loads(handloom("trace", item, "--json").output)["responses"]) >= 3
     listed = handloom("runs").output.splitlines()
     assert [line.split("-")[1] for line in listed] == ["import", "push", "pull"]

@@ -9,9 +9,11 @@ import shlex
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from align.cli import main
@@ -98,10 +100,23 @@ def dashboard(folder: Path, words: list[str]) -> str:
     )
     assert process.stdout is not None
     said = process.stdout.readline()
+    found = re.search(r"http://127\.0\.0\.1:\d+", said)
+    assert found, said
+    # Streamlit loses a Ctrl-C that comes while it starts.
+    deadline = time.monotonic() + 120
+    while not answers(found[0]):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
     process.send_signal(signal.SIGINT)
-    process.wait(timeout=30)
-    assert "http://127.0.0.1:" in said
+    process.wait(timeout=60)
     return said
+
+
+def answers(url: str) -> bool:
+    try:
+        return httpx.get(url).is_success
+    except httpx.TransportError:
+        return False
 
 
 def training_row(folder: Path) -> str:

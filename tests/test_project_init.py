@@ -16,7 +16,7 @@ from annotate.runs import Project
 def test_a_new_project_is_found_and_holds_guidelines_and_recipes(tmp_path: Path) -> None:
     project, written = init_project(tmp_path / "new")
     assert Project.find(project.root / "guidelines") == project
-    assert load_guideline(project.root, "preference").name == "preference@v1"
+    assert load_guideline(project.root, "preference").name == "preference@v2"
     assert load_guideline(project.root, "ranking").name == "ranking@v1"
     assert list((project.root / "recipes").glob("*.yaml"))
     assert not list(project.root.rglob("*.py"))

@@ -204,7 +204,7 @@ def test_it_hears_argilla_and_leaves_nothing_behind(
             assert [hook for hook in hooks if hook["url"] == url] == []
             seen = list(Ledger.of(project))
             assert {e.source for e in seen} == {"webhook"}
-            assert {e.guideline for e in seen} == {"preference@v1"}
+            assert {e.guideline for e in seen} == {"preference@v2"}
             assert [e.cause for e in seen if e.cause] == ["response"]
             known = {(e.item_id, e.updated_at) for e in seen}
             there = server.responses(server.batches()[0])
