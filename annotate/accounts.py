@@ -12,7 +12,7 @@ from annotate.people_file import NAME, NAME_RULE, Person
 from annotate.progress import progress
 from annotate.runs import Project
 from annotate.server import Server
-from annotate.server_types import User
+from annotate.server_types import User, check_workspace
 from annotate.transport import StatusError
 
 
@@ -93,8 +93,11 @@ def add_people(
         workspaces: for everybody; the server's own if neither they nor the person names any.
 
     Raises:
+        InputError: a name that no workspace can have.
         ServerError: the server refuses.
     """
+    for workspace in workspaces:
+        check_workspace(workspace, "--workspace")
     made = make_accounts(project, server, people)
     users = {user.name: user for user in list_users(server)}
     pauses = paused_people(project)

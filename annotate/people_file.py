@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from annotate.errors import InputError
+from annotate.server_types import is_workspace_name
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}")
 NAME_RULE = "a name has letters, digits and . _ - + @, begins with a letter or digit, 64 at most"
@@ -140,6 +141,12 @@ def _problem(person: Person) -> str:
         return f"{_shown(person.role)!r} is no role: {', '.join(ROLES)}"
     if any(len(text) > _MAX_TEXT or not text.isprintable() for text in texts):
         return f"a text is longer than {_MAX_TEXT} characters or cannot be printed"
+    for workspace in person.workspaces:
+        if not is_workspace_name(workspace):
+            return (
+                f"{_shown(workspace)!r} cannot be a workspace's name: use only letters (a to z, "
+                "A to Z), digits, - and _"
+            )
     return ""
 
 

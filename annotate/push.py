@@ -23,6 +23,7 @@ from annotate.push_items import settled_items
 from annotate.records import read_table
 from annotate.runs import Draft, Project, Run, RunPlan
 from annotate.server import Server, connect
+from annotate.server_types import check_workspace
 from annotate.suggesting import suggest
 
 
@@ -190,7 +191,7 @@ def _settings(
         "batch": _named(batch, "batch") if batch is not None else None,
     }
     if workspace is not None:  # ids of runs without one stay what they were
-        settings["workspace"] = _named(workspace, "workspace")
+        settings["workspace"] = check_workspace(workspace, "--workspace")
     return settings
 
 

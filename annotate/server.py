@@ -15,6 +15,7 @@ from itertools import chain, islice
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
+from uuid import UUID
 
 import httpx
 
@@ -22,7 +23,16 @@ from annotate.errors import ServerError
 from annotate.guidelines import Guideline
 from annotate.record_json import RecordJson
 from annotate.runs import Project, Run
-from annotate.server_types import CAP, Batch, Placed, Record, Response, Submission, User
+from annotate.server_types import (
+    CAP,
+    Batch,
+    Placed,
+    Record,
+    Response,
+    Submission,
+    User,
+    check_workspace,
+)
 from annotate.transport import StatusError, Transport, nothing_collected, one_ahead, pause
 
 URL_VARIABLE, KEY_VARIABLE = "HANDLOOM_ARGILLA_URL", "HANDLOOM_ARGILLA_API_KEY"
@@ -43,6 +53,7 @@ def connect(project: Project, workspace: str | None = None) -> Server:
         workspace: the environment's, else `handloom`, if None.
 
     Raises:
+        InputError: the environment names a workspace as none can be called.
         ServerError: none is running, it cannot be reached, or it refuses the key.
     """
     url, key = os.environ.get(URL_VARIABLE), os.environ.get(KEY_VARIABLE)
@@ -61,8 +72,10 @@ def connect(project: Project, workspace: str | None = None) -> Server:
 
         own = credentials(project.state_dir / "argilla")
         url, key = own.url, own.api_key
-    chosen = workspace or os.environ.get(WORKSPACE_VARIABLE) or WORKSPACE
-    server = Server(url, key, workspace=chosen)
+    if not workspace:
+        named = os.environ.get(WORKSPACE_VARIABLE)
+        workspace = check_workspace(named, WORKSPACE_VARIABLE) if named else WORKSPACE
+    server = Server(url, key, workspace=workspace)
     server.check()
     return server
 
@@ -219,11 +232,12 @@ class Server:
 
         from annotate.settings import argilla_settings
 
-        self.workspace_id  # noqa: B018 - makes it
+        # By id: by name the SDK reads every workspace, and fails if one has a name it would refuse.
+        workspace = UUID(self.workspace_id)
         try:
             client = rg.Argilla(api_url=self.url, api_key=self._key)
             settings = argilla_settings(guideline, n_outputs, multi_turn=multi_turn, client=client)
-            rg.Dataset(name, workspace=self.workspace, settings=settings, client=client).create()
+            rg.Dataset(name, workspace=workspace, settings=settings, client=client).create()
             client.http_client.close()
         except (ArgillaError, httpx.HTTPError) as error:
             return " ".join(str(error).split())[:300] or type(error).__name__

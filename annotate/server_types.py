@@ -2,13 +2,39 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from annotate.errors import InputError
+
 CAP = "handloom_cap"
 """In a data set's metadata: records that one person may answer."""
+
+WORKSPACE_RULE = "A workspace's name has only letters (a to z, A to Z), digits, - and _"
+_WORKSPACE = re.compile(r"[A-Za-z0-9_-]+")
+
+
+def is_workspace_name(name: str) -> bool:
+    """Whether Argilla's SDK takes it; its server takes any, and then no data set can be made."""
+    return _WORKSPACE.fullmatch(name) is not None
+
+
+def check_workspace(name: str, where: str) -> str:
+    """The name, if a workspace can have it.
+
+    Args:
+        where: the option or variable that said it.
+
+    Raises:
+        InputError: the SDK would refuse it.
+    """
+    if not is_workspace_name(name):
+        what = f"{name!r} cannot be a workspace's name"
+        raise InputError(what, where=where, remedy=WORKSPACE_RULE)
+    return name
 
 
 @dataclass(frozen=True)

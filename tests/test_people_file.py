@@ -56,6 +56,17 @@ def test_bad_lines_are_told_and_the_rest_goes_on(tmp_path: Path) -> None:
         assert reason in said
 
 
+def test_a_workspace_that_argilla_cannot_use_is_told(tmp_path: Path) -> None:
+    people, bad = read(
+        tmp_path, "name,workspace\nanna,München\nben,hand/loom\nida,round-2 team_a\n"
+    )
+    assert people == [Person("ida", workspaces=("round-2", "team_a"))]
+    assert [line.line for line in bad] == [2, 3]
+    for line, name in zip(bad, ("München", "hand/loom"), strict=True):
+        assert f"{name!r} cannot be a workspace's name" in line.reason
+        assert "letters (a to z, A to Z), digits, - and _" in line.reason
+
+
 def test_one_person_on_several_lines(tmp_path: Path) -> None:
     people, bad = read(
         tmp_path,

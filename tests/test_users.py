@@ -18,6 +18,7 @@ from annotate.accounts import (
     add_users,
     list_users,
     renew_password,
+    workspaces_of,
 )
 from annotate.errors import InputError, ServerError
 from annotate.ledger import Ledger
@@ -117,6 +118,50 @@ def test_a_teams_workspace_is_found_again_without_being_told(project: Project) -
                 desk.request("POST", path, json={"values": label(), "status": "submitted"})
     assert pull(project, pushed).metrics["submitted"] == 1
     assert pull(project, other).metrics["submitted"] == 0
+
+
+@pytest.mark.parametrize("odd", ["Team A", "München", "hand/loom", "round9\n", " "])
+def test_a_name_that_no_workspace_can_have_is_refused(
+    project: Project, odd: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_generated(project, 2)
+    who = name()
+    Path("people.csv").write_text(f"name,workspace\n{who},hand/loom\n")
+    with connect(project) as server:
+        before = workspaces_of(server)
+    refused = [
+        ("--workspace", handloom("users", "add", who, "--workspace", odd)),
+        ("--workspace", handloom("push", "--workspace", odd)),
+        ("--workspace", handloom("push", "--to", who, "--workspace", odd)),
+        ("people.csv:2", handloom("push", "--assign", "people.csv")),
+        ("people.csv:2", handloom("users", "add", "--file", "people.csv")),
+    ]
+    with monkeypatch.context() as patch:
+        patch.setenv("HANDLOOM_ARGILLA_WORKSPACE", odd)
+        refused += [
+            ("HANDLOOM_ARGILLA_WORKSPACE", handloom(*words))
+            for words in (("push",), ("users", "add", who))
+        ]
+    for where, done in refused:
+        assert done.exit_code == 1, done.output
+        said = done.stderr
+        assert f"{where}: " in said
+        assert "cannot be a workspace's name" in said
+        assert "digits, - and _" in said
+    with connect(project) as server:
+        assert workspaces_of(server) == before
+        assert who not in [user.name for user in list_users(server)]
+
+
+def test_a_workspace_of_others_with_such_a_name_is_in_nobodys_way(project: Project) -> None:
+    """Argilla's server takes any name; its SDK refuses to read a list that has an odd one."""
+    odd = f"Team {name('ü')}"
+    with connect(project) as server:
+        server.create("workspaces", {"name": odd})
+        try:
+            assert push(project, make_generated(project, 2)).metrics["items"] == 2
+        finally:
+            server.request("DELETE", f"workspaces/{workspaces_of(server)[odd]}")
 
 
 def test_one_batch_name_is_not_in_two_workspaces(project: Project) -> None:
