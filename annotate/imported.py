@@ -56,6 +56,7 @@ def withdraw_copies(project: Project, server: Server, name: str) -> int:
     """
     user = find_user(server, name)
     ledger = Ledger.of(project)
+    ledger.require_intact()
     server.flush()
     gone = 0
     for pushed in pushed_batches(project):

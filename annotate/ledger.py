@@ -160,6 +160,25 @@ class Ledger:
         """What a walk along the chain finds; see `ledger_chain.verdict`."""
         return self._file.verify(known_head)
 
+    def require_intact(self) -> None:
+        """Refuse to go on from a ledger that was changed by hand: its words are not what was said.
+
+        Reads and hashes every line, about 20 µs each. A torn end, which the next writer mends, is
+        no fault. A ledger that is not there is intact.
+
+        Raises:
+            ProjectError: the chain of hashes is broken; names the first line where it is.
+        """
+        if problems := self._file.broken():
+            first, *more = problems
+            raise ProjectError(
+                f"the ledger was changed by hand: {first}"
+                + (f", and {len(more)} more" if more else ""),
+                where=str(self.path),
+                remedy="`handloom ledger verify` says where; bring the file back from a backup "
+                "(`handloom restore --from BACKUP`)",
+            )
+
     def _entries(self, names: Collection[str]) -> Iterator[Entry]:
         """The entries of lines that hold one of these names somewhere; of all if none is given."""
         marks = [json.dumps(name).encode() for name in names]

@@ -62,8 +62,9 @@ class LedgerFile:
             return
         with self.path.open("rb") as file:
             for number, line in enumerate(file, start=1):
-                if line.endswith(b"\n"):
-                    yield number, line
+                if not line.endswith(b"\n"):
+                    return  # or the rest of it, if written meanwhile, would pass for a line
+                yield number, line
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[Writer]:
@@ -136,6 +137,10 @@ class LedgerFile:
         if self._is_torn():
             found.problems.append(f"line {found.lines + 1} is torn; the next writer mends it")
         return found
+
+    def broken(self) -> list[str]:
+        """Where the chain does not hold, whatever the state of its end."""
+        return verdict(self.lines()).problems
 
     def _is_torn(self) -> bool:
         """Whether a crash left half a line; what is just being written is waited for."""

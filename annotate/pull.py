@@ -37,7 +37,7 @@ def pull(project: Project, push_run: Run, *, again: bool = False) -> Run:
     """Fetch the responses to the items of a push, and table the latest of each person to each item.
 
     Raises:
-        ProjectError: not a push run, or the ledger is damaged.
+        ProjectError: not a push run, or the ledger is damaged or was changed by hand.
         ServerError: Argilla cannot be reached, or does not have the batch.
         ResourceError: the disk is full.
     """
@@ -46,6 +46,7 @@ def pull(project: Project, push_run: Run, *, again: bool = False) -> Run:
     guideline = load_guideline(project.root, push_run.manifest["settings"]["guideline"])
     batches = sorted(pc.unique(items["batch"]).to_pylist())
     ledger = Ledger.of(project)
+    ledger.require_intact()
     with connect(project, workspace_of(push_run)) as server:
         server.flush()
         appended = sum(write_down(server, ledger, name, guideline.name) for name in batches)

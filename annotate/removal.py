@@ -51,6 +51,8 @@ def remove_users(
         ServerError, ProjectError, ResourceError: the ledger could not be brought up to date, and
             nobody was removed.
     """
+    ledger = Ledger.of(project)
+    ledger.require_intact()  # the account takes along what only the server still says rightly
     users = [find_user(server, name) for name in dict.fromkeys(names)]
     own = server.check()
     if any(user.id == own.id for user in users):
@@ -67,7 +69,6 @@ def remove_users(
     left = memberships(server, users)
     try:
         end_memberships(server, left)
-        ledger = Ledger.of(project)
         server.flush()
         write_down_all(project, server, ledger)
     except BaseException:  # Ctrl-C too

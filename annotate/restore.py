@@ -59,12 +59,13 @@ def restore(
 
     Raises:
         ServerError: Argilla cannot be reached.
-        ProjectError: the ledger is damaged, or another restore is at work.
+        ProjectError: the ledger is damaged or was changed by hand, or another restore is at work.
         ResourceError: the disk is full.
     """
     with _alone(project):
         result = Restored()
         ledger = Ledger.of(project)
+        ledger.require_intact()  # false answers would take the place of true ones
         server.flush()
         before = {user.name for user in list_users(server)}
         known: dict[str, set[str]] = {}

@@ -301,6 +301,35 @@ def test_what_its_author_withdrew_is_not_restored(project: Project) -> None:
     assert len(restored) == 13
 
 
+def test_a_ledger_changed_by_hand_is_neither_restored_nor_pulled(project: Project) -> None:
+    pushed, (anna, *_) = annotated(project)
+    pull(project, pushed)
+    path = Ledger.of(project).path
+    whole = path.read_text()
+    at = next(n for n, line in enumerate(whole.splitlines()) if '"a_better"' in line)
+    lines = whole.splitlines(keepends=True)
+    lines[at] = lines[at].replace('"a_better"', '"b_better"')
+    path.write_text("".join(lines))
+    before = on_server(project, pushed)
+    runs = len(project.all_runs())
+    for refused in (
+        handloom("restore"),
+        handloom("restore", "--withdraw", anna),
+        handloom("pull"),
+        handloom("users", "remove", anna, "--yes"),
+    ):
+        assert refused.exit_code == 1
+        assert refused.stderr.count("\n") == 1
+        assert f"the ledger was changed by hand: line {at + 1} was changed" in refused.stderr
+        assert "`handloom ledger verify`" in refused.stderr
+        assert "--from BACKUP" in refused.stderr
+    assert on_server(project, pushed) == before
+    assert len(project.all_runs()) == runs
+    path.write_text(whole + '{"seq":')  # torn by a crash, which the next writer mends
+    assert handloom("pull").exit_code == 0
+    assert handloom("restore").exit_code == 0
+
+
 def test_responses_to_items_of_no_push_are_told(project: Project) -> None:
     pushed, _ = annotated(project)
     pull(project, pushed)
