@@ -132,6 +132,12 @@ def members(server: Server) -> set[str]:
     return {str(item["username"]) for item in items}
 
 
+def seen_by(server: Server) -> set[str]:
+    """Members of the server's workspace beside owners, who see every workspace anyway."""
+    owners = {user.name for user in list_users(server) if user.role == "owner"}
+    return members(server) - owners
+
+
 def _create(server: Server, person: Person, password: str) -> None:
     server.create(
         "users",

@@ -114,7 +114,10 @@ def push_outputs(
     else:
         runs = push_to_groups(project, source, _groups(assign, workspace, to), **options)
     for run in runs:
-        report(run, _pushed(run), "handloom pull, when people have answered")
+        line, then = _pushed(run), "handloom pull, when people have answered"
+        if first := _to_be_seen(run):
+            line, then = f"{line}\n  nobody but the owner can see them yet", f"{first}; {then}"
+        report(run, line, then)
 
 
 def _groups(assign: Path, workspace: str | None, to: tuple[str, ...]) -> dict[str, list[str]]:
@@ -126,9 +129,22 @@ def _groups(assign: Path, workspace: str | None, to: tuple[str, ...]) -> dict[st
     return read_groups(assign)
 
 
+def _to_be_seen(run: Run) -> str:
+    """The command that lets somebody see a push which nobody can see yet; else nothing."""
+    from annotate.accounts import seen_by
+    from annotate.server import connect, workspace_of
+
+    with connect(run.project, workspace_of(run)) as server:
+        if seen_by(server):
+            return ""
+    asked = run.manifest["settings"].get("workspace")
+    return "handloom users add NAME" + (f" --workspace {asked}" if asked else "")
+
+
 def _pushed(run: Run) -> str:
     noted = run.metrics
     line = f"{noted['items']} items in {', '.join(noted['batches'])}"
+    line += f" under {run.manifest['settings']['guideline']}"
     for what in ("gold", "repeats"):
         if noted.get(what):
             line += f", {noted[what]} of them {what}"

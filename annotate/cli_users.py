@@ -11,6 +11,9 @@ import click
 from annotate.cli import FILE, annotate_commands, here
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from annotate.accounts import Added
     from annotate.people_file import Person
 
 name_argument = click.argument("name", metavar="NAME")
@@ -47,12 +50,20 @@ def add(names: tuple[str, ...], file: Path | None, workspaces: tuple[str, ...]) 
     with connect(project) as server:
         added = add_people(project, server, people, workspaces)
         made = sum(each.made for each in added)
-        click.echo(f"{len(added)} annotators may log in at {server.url}, {made} of them new")
+        click.echo(f"{_counted(added)} may log in at {server.url}, {made} of them new")
     joined = sorted({name for each in added for name in each.joined})
     if joined:
         click.echo(f"  joined {', '.join(joined)}")
     click.echo(f"  passwords in {os.path.relpath(users_file(project))}")
     click.echo("  next handloom push")
+
+
+def _counted(added: Sequence[Added]) -> str:
+    """How many of each role, as in "3 annotators, 1 admin"."""
+    from annotate.people_file import ROLES
+
+    counts = [(role, sum(each.user.role == role for each in added)) for role in ROLES]
+    return ", ".join(f"{n} {role}{'s' if n > 1 else ''}" for role, n in counts if n)
 
 
 def _people(names: tuple[str, ...], file: Path | None) -> list[Person]:

@@ -100,7 +100,7 @@ def test_a_mistake_is_one_line(project: Project, arguments: list[str], said: str
 def test_users_are_added_and_listed(project: Project) -> None:
     name = f"{project.root.parent.name.replace('_', '-')[:50]}-zoe"
     added = handloom("users", "add", name)
-    assert "1 annotators may log in at http://" in added.output, added.output
+    assert "1 annotator may log in at http://" in added.output, added.output
     listed = handloom("users", "list").output
     assert "password in .handloom/users.json" in next(
         line for line in listed.splitlines() if line.startswith(name)

@@ -21,6 +21,7 @@ from annotate.accounts import (
     workspaces_of,
 )
 from annotate.errors import InputError, ServerError
+from annotate.guidelines import load_guideline
 from annotate.ledger import Ledger
 from annotate.passwords import users_file
 from annotate.people_file import Person
@@ -88,6 +89,47 @@ def test_a_file_of_many_is_added(project: Project, argilla_server: Argilla) -> N
     assert "0 of them new" in again.stdout
     assert "joined" not in again.stdout
     assert json.loads(users_file(project).read_text()) == passwords
+
+
+def test_who_is_added_is_counted_by_role(project: Project) -> None:
+    lena, jonas, ida, ben = name("lena"), name("jonas"), name("ida"), name("ben")
+    Path("people.csv").write_text(
+        f"name,role\n{lena},admin\n{jonas},annotator\n{ida},\n{ben},owner\n"
+    )
+    try:
+        said = handloom("users", "add", "--file", "people.csv").stdout
+        assert said.startswith("2 annotators, 1 admin, 1 owner may log in at http")
+        assert handloom("users", "add", lena).stdout.startswith("1 admin may log in")
+        assert handloom("users", "add", jonas).stdout.startswith("1 annotator may log in")
+    finally:
+        handloom("users", "remove", ben, "--yes")
+
+
+def test_a_push_that_nobody_can_see_says_so(project: Project) -> None:
+    make_generated(project, 2)
+    team, boss, anna = name("round9"), name("boss"), name()
+    Path("people.csv").write_text(f"name,role,workspace\n{boss},owner,{team}\n")
+    words = ("push", "--workspace", team, "--guideline", "preference@v1")
+    try:
+        for _ in range(2):  # at first it is made; then an owner is its member, who sees all anyway
+            said = handloom(*words).stdout
+            assert "nobody but the owner can see them yet\n" in said
+            assert f"  next handloom users add NAME --workspace {team}; handloom pull" in said
+            handloom("users", "add", "--file", "people.csv")
+        handloom("users", "add", anna, "--workspace", team)
+        assert "nobody" not in handloom(*words).stdout
+        said = handloom("push").stdout  # in the project's own workspace
+        assert "  next handloom users add NAME; handloom pull" in said
+    finally:
+        handloom("users", "remove", boss, "--yes")
+
+
+def test_a_push_says_which_version_of_the_guideline_it_used(project: Project) -> None:
+    make_generated(project, 2)
+    newest = load_guideline(project.root, "preference").name
+    assert newest != "preference@v1"
+    assert f" under {newest}\n" in handloom("push").stdout
+    assert " under preference@v1\n" in handloom("push", "--guideline", "preference@v1").stdout
 
 
 def test_a_file_without_a_usable_line_is_an_error(project: Project) -> None:
