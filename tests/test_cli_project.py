@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sysconfig
+import venv
 from pathlib import Path
 
 import httpx
 import pytest
 from click.testing import CliRunner, Result
+from factories import make_project
 
 from align.cli import main
 from annotate import dashboard_process
@@ -49,6 +54,30 @@ def test_init_up_and_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert down.output == "stopped the dashboard and Argilla\n"
     assert dashboard_process.running(project) is None
     assert "handloom up" in handloom("users", "list").output
+
+
+def test_without_the_servers_parts_up_says_what_to_install(tmp_path: Path) -> None:
+    """A Python of its own, which has everything but `argilla_server`."""
+    installed = tmp_path / "installed"
+    installed.mkdir()
+    for path in Path(sysconfig.get_paths()["purelib"]).iterdir():
+        if not path.name.startswith("argilla_server"):
+            (installed / path.name).symlink_to(path)
+    venv.create(tmp_path / "python", symlinks=True)
+    python = str(tmp_path / "python" / "bin" / "python")
+    folder = tmp_path / "project"
+    make_project(folder)
+    done = subprocess.run(
+        [python, "-m", "align", "-C", str(folder), "up", "--port", "0", "--no-dashboard"],
+        env={**os.environ, "PYTHONPATH": f"{Path(__file__).parent.parent}:{installed}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1, done.stdout
+    said = done.stderr.splitlines()[-1]
+    assert said == "error: the embedded server is not installed. pip install 'handloom[server]'"
+    assert not (folder / ".handloom" / "argilla").exists()
 
 
 def test_a_dashboard_that_does_not_start_says_why(

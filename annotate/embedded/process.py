@@ -9,6 +9,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 from annotate.embedded.home import ServerAddress, address, holder, prepare
@@ -46,8 +47,13 @@ def start(
         say: called with a line for each search index that had to be rebuilt.
 
     Raises:
-        ServerError: one runs on this folder already, the port is taken, or it did not start.
+        ServerError: it is not installed, one runs on this folder already, the port is taken, or it
+            did not start.
     """
+    if find_spec("argilla_server") is None:
+        raise ServerError(
+            "the embedded server is not installed", remedy="pip install 'handloom[server]'"
+        )
     if (pid := holder(home)) is not None:
         raise ServerError(
             f"a server is running on this project already (process {pid})",
