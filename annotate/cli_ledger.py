@@ -11,7 +11,7 @@ from annotate.cli import annotate_commands, here, json_option
 
 if TYPE_CHECKING:
     from annotate.ledger import Entry
-    from annotate.ledger_diff import Difference
+    from annotate.ledger_diff import Comparison, Difference
 
 _SHOWN = 20
 """Lines of a kind, before the rest is only counted."""
@@ -57,27 +57,31 @@ def verify_ledger(head: str | None, as_json: bool) -> None:
 def diff_ledger(batches: tuple[str, ...], as_json: bool) -> None:
     """Compare what counts in the ledger with what the server holds; exit status 1 on a difference.
 
+    In every workspace that a push or the ledger knows of.
+
     `handloom pull` writes down what is missing in the ledger, `handloom restore` puts back what is
     missing on the server.
     """
     import json
     from dataclasses import asdict
 
-    from annotate.ledger import Ledger
     from annotate.ledger_diff import compare
     from annotate.server import connect
 
     project = here()
     with connect(project) as server:
-        found = compare(Ledger.of(project), server, batches)
-        where = f"{server.url}, workspace {server.workspace}"
+        done = compare(project, server, batches)
+        where = server.url
+    found = done.differences
     if as_json:
         click.echo(json.dumps([asdict(each) for each in found], indent=2))
     elif found:
         _say_differences(found)
         click.echo(f"{len(found)} differences between the ledger and {where}")
+        _say_workspaces(done)
     else:
         click.echo(f"the ledger and {where} agree")
+        _say_workspaces(done)
         click.echo("  next handloom pull")
     if found:
         raise click.exceptions.Exit(1)
@@ -97,6 +101,18 @@ def _say_differences(found: list[Difference]) -> None:
             for each in found
         ]
     )
+
+
+def _say_workspaces(done: Comparison) -> None:
+    from collections import Counter
+
+    differ = Counter(each.workspace for each in done.differences)
+    for seen in done.workspaces:
+        batches = f"{seen.batches} {'batch' if seen.batches == 1 else 'batches'}"
+        click.echo(
+            f"  workspace {seen.workspace}: {differ[seen.workspace]} of {seen.responses:,} "
+            f"responses in {batches} differ"
+        )
 
 
 @ledger.command("show")

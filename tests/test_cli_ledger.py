@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from annotate.pull import pull
 from annotate.push import push
 from annotate.runs import Project, Run
 from annotate.server import connect
+from annotate.server_types import Submission
 
 
 @pytest.fixture
@@ -94,10 +96,38 @@ def test_diff_names_what_is_missing_and_what_differs(project: Project) -> None:
         ("missing on the server", ids[0], LEAVER),
         ("missing in the ledger", ids[2], "eva"),
     }
-    assert handloom("diff", "--batch", "another").exit_code == 0
+    assert handloom("diff", "--batch", batch).exit_code == 1
     pull(project, pushed)
     left = json.loads(handloom("diff", "--json").output)
     assert [d["annotator"] for d in left] == [LEAVER]
+
+
+def test_diff_looks_into_every_workspace_and_refuses_unknown_batches(project: Project) -> None:
+    answered(project)
+    team = f"team-{uuid.uuid4().hex[:8]}"
+    pushed = push(project, make_generated(project, 2), batch="elsewhere", workspace=team)
+    with connect(project, team) as there:
+        (anna,) = [user for user in list_users(there) if user.name == "anna"]
+        there.create(f"workspaces/{there.workspace_id}/users", {"user_id": anna.id})
+        ids = there.record_ids(there.batch("elsewhere"))
+        with there.as_user(anna) as desk:
+            desk.submit([Submission(at, label("a_better")) for at in ids.values()])
+    pull(project, pushed)
+    agreed = handloom("diff")
+    assert agreed.exit_code == 0, agreed.output
+    assert f"workspace {team}: 0 of 2 responses in 1 batch differ" in agreed.output
+    assert "0 of 4 responses in 1 batch differ" in agreed.output  # of the project's own workspace
+    misspelt = handloom("diff", "--batch", "elsewere")
+    assert misspelt.exit_code == 1
+    assert "elsewere: no such batch. Did you mean elsewhere?" in misspelt.stderr
+    with connect(project, team) as there:
+        there.request("DELETE", f"datasets/{there.batch('elsewhere').id}")
+    lost = handloom("diff")
+    assert lost.exit_code == 1
+    assert "2 missing on the server: elsewhere, anna" in lost.output
+    assert f"workspace {team}: 2 of 2 responses in 1 batch differ" in lost.output
+    found = json.loads(handloom("diff", "--batch", "elsewhere", "--json").output)
+    assert [each["workspace"] for each in found] == [team, team]
 
 
 def test_show_gives_every_version(project: Project) -> None:
