@@ -21,7 +21,7 @@ def _print(found: object, lines: list[str], as_json: bool) -> None:
 @guideline.command("check")
 @click.argument("names", metavar="[NAME]...", nargs=-1)
 def check(names: tuple[str, ...]) -> None:
-    """Check every version of every guideline, or those of NAME: task or task@vN.
+    """Check every version of every guideline, or those of NAME: a task or task@vN.
 
     Front matter, length, names, place, and that no published version was edited.
     """
@@ -31,7 +31,7 @@ def check(names: tuple[str, ...]) -> None:
     project = here()
     published = published_versions(project.root)
     problems = 0
-    for name in names or guideline_names(project.root):
+    for name in guideline_names(project.root, names):
         try:
             found = load_guideline(project.root, name)
         except HandloomError as error:

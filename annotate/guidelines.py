@@ -31,7 +31,9 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from annotate.errors import InputError
@@ -187,14 +189,22 @@ def load_guideline(folder: Path, name: str) -> Guideline:
     return guideline
 
 
-def guideline_names(folder: Path) -> list[str]:
-    """`task@vN` of every guideline file there is, by task and version."""
+def guideline_names(folder: Path, named: Sequence[str] = ()) -> list[str]:
+    """`task@vN` of every guideline file there is, by task and version, or of those named.
+
+    Args:
+        named: `task@vN`, or `task` for all its versions; what there is no file of stays as it is.
+    """
     found = [
         (path.parent.name, int(path.stem[1:]))
         for path in _guidelines_folder(folder).glob("*/v*.md")
         if path.stem[1:].isdigit()
     ]
-    return [f"{task}@v{version}" for task, version in sorted(found)]
+    known = [(task, f"{task}@v{version}") for task, version in sorted(found)]
+    if not named:
+        return [name for _, name in known]
+    meant = [[name for task, name in known if task == asked] or [asked] for asked in named]
+    return list(dict.fromkeys(chain.from_iterable(meant)))
 
 
 def published_versions(folder: Path) -> dict[str, str]:

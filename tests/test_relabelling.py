@@ -108,6 +108,12 @@ def test_guidelines_are_checked_and_published_from_the_command_line(
     said = CliRunner().invoke(main, ["guideline", "diff", "preference@v1", "preference@v9"])
     assert "would toss a die" in said.output
     assert "are comparable" in said.output
+    said = CliRunner().invoke(main, ["guideline", "check", "preference@v2", "preference"])
+    checked = [line.split(":")[0] for line in said.output.splitlines()]
+    assert checked == ["preference@v2", "preference@v1", "preference@v9"]
+    said = CliRunner().invoke(main, ["guideline", "check", "preferences"])
+    assert said.exit_code == 1
+    assert "there is no guideline 'preferences'" in said.output
     said = CliRunner().invoke(main, ["guideline", "publish", "preference@v9"])
     assert "preference@v9: published" in said.output
     new.write_text(text)
