@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -16,14 +17,15 @@ from simulated_rounds import TIE, A, B, answering, simulated_round
 
 from align.cli import main
 from annotate.annotators import LEVEL, MIN_LABELS, Finding, Panel, report, run_tests
-from annotate.annotators.figures import figures, leave_one_out
+from annotate.annotators.figures import FIGURES, figures, leave_one_out
 from annotate.annotators.rates import medians, shares
 from annotate.annotators.reliability import reliability
+from annotate.annotators.report import AnnotatorReport, PanelFigures, PersonFigures
 from annotate.annotators.sources import panels_of_labels
 from annotate.annotators.tails import Pool, Trials, trend, upper_and_lower
 from annotate.annotators.testing import PANEL
 from annotate.labels import Labels, encode
-from annotate.statistics import wilson
+from annotate.statistics import Estimate, wilson
 
 NOBODY = np.zeros(1, dtype=np.int64)
 NO_POOL = Pool(0, 0, NOBODY, NOBODY)
@@ -312,6 +314,22 @@ def test_what_is_planted_is_found() -> None:
 
 
 # --- the command
+
+
+def test_columns_of_the_table_do_not_run_together() -> None:
+    """The widest cells there are: of shares all [100, 100], of seconds six digits."""
+    share = Estimate(1.0, 1.0, 1.0, 100, "", "")
+    widest = dict.fromkeys(FIGURES, share) | {
+        "seconds": Estimate(0.3434, 0.3341, 0.3653, 9, "", "")
+    }
+    short = dict.fromkeys(FIGURES, Estimate(None, None, None, 0, "", "", reason="few"))
+    people = [PersonFigures("anna", 1_000_000, widest), PersonFigures("ben" * 9, 1, short)]
+    said = AnnotatorReport("a run", [PanelFigures("vote", "", people)], []).lines()
+    head, first, second = (re.split(r" {2,}", line) for line in said[3:6])
+    assert head[:3] == ["annotator", "labels", "accuracy"]
+    assert head[-1] == "seconds"
+    assert first == ["anna", "1,000,000", *["100 [100, 100]"] * 9, "0.343 [0.334, 0.365]"]
+    assert second == ["ben" * 9, "1", *["-"] * 10]
 
 
 def test_the_command_reads_any_table(tmp_path: Path) -> None:

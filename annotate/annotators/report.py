@@ -204,16 +204,20 @@ def _lowest(estimate: Estimate) -> float:
 
 def _table(people: Sequence[PersonFigures]) -> list[str]:
     """Shares in percent with 95 % intervals; columns that nobody has are left out, with why."""
-    shown = {name: head for name, head in _HEADS.items() if _known(people, name)}
-    width = max([9, *(len(_called(person)) for person in people)])
-    heads = "".join(f"{head:>15}" for head in shown.values())
-    timed = _known(people, "seconds")
-    lines = [f"{'annotator':<{width}}{'labels':>8}{heads}{'seconds' if timed else '':>18}".rstrip()]
-    for person in people:
-        cells = "".join(f"{_percent(person.figures[name]):>15}" for name in shown)
-        seconds = _seconds(person.figures["seconds"]) if timed else ""
-        line = f"{_called(person):<{width}}{person.labels:>8,}{cells}{seconds:>18}"
-        lines.append(line.rstrip())
+    columns = [["annotator", *map(_called, people)]]
+    columns.append(["labels", *(f"{person.labels:,}" for person in people)])
+    columns += [
+        [head, *(_percent(person.figures[name]) for person in people)]
+        for name, head in _HEADS.items()
+        if _known(people, name)
+    ]
+    if _known(people, "seconds"):
+        columns.append(["seconds", *(_seconds(person.figures["seconds"]) for person in people)])
+    widths = [max(map(len, column)) for column in columns]
+    lines = [
+        "  ".join([name.ljust(widths[0]), *map(str.rjust, cells, widths[1:])])
+        for name, *cells in zip(*columns, strict=True)
+    ]
     for name in FIGURES:
         if not _known(people, name) and name != "reliability":
             reasons = sorted({person.figures[name].reason for person in people})
