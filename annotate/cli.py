@@ -178,7 +178,9 @@ def verify_runs(run_id: str | None) -> None:
     runs = [project.resolve(run_id)] if run_id else project.run_folders()
     problems = verify(project, runs)
     if run_id is None:
-        problems += [("ledger", problem) for problem in Ledger.of(project).verify()]
+        ledger = Ledger.of(project)
+        problems += [("ledger", problem) for problem in ledger.verify()]
+        problems += [("ledger", lost)] if (lost := ledger.lost_by(project)) else []
     for run, problem in problems:
         click.echo(f"{run}: {problem}", err=True)
     if problems:

@@ -36,17 +36,24 @@ def verify_ledger(head: str | None, as_json: bool) -> None:
 
     from annotate.ledger import Ledger
 
-    ledger = Ledger.of(here())
+    project = here()
+    ledger = Ledger.of(project)
     found = ledger.verdict(head)
+    if lost := ledger.lost_by(project):
+        found.problems.append(lost)
     if as_json:
         click.echo(json.dumps(asdict(found), indent=2))
     else:
         _shortened(found.problems)
-        state = "damaged" if found.problems else "intact"
+        state = "gone" if lost else "damaged" if found.problems else "intact"
         erased = f", {found.erased} of them erased" if found.erased else ""
         click.echo(f"{os.path.relpath(ledger.path)}: {state}, {found.lines} lines{erased}")
         click.echo(f"  head {found.head}")
-        click.echo("  next handloom ledger diff")
+        if lost:
+            click.echo("  next handloom restore --from BACKUP, which brings the history back;")
+            click.echo("       without one, handloom pull begins anew with what Argilla still has")
+        else:
+            click.echo("  next handloom ledger diff")
     if found.problems:
         raise click.exceptions.Exit(1)
 

@@ -184,11 +184,18 @@ def simulate_answers(
 @again_option
 def pull_responses(run_id: str | None, again: bool) -> None:
     """Fetch what people said about a push (the newest) into the ledger and a table."""
+    from annotate.ledger import Ledger
     from annotate.pull import pull
     from annotate.push import pushed_together
 
     project = here()
     push_run = chosen_run(project, run_id, "push")
+    if lost := Ledger.of(project).lost_by(project):
+        click.echo(
+            f"{lost}; this pull begins a new one with what Argilla still has. "
+            "`handloom restore --from BACKUP` brings the history back",
+            err=True,
+        )
     for one in [push_run] if run_id else pushed_together(push_run):
         _report_pull(pull(project, one, again=again))
 

@@ -160,6 +160,16 @@ class Ledger:
         """What a walk along the chain finds; see `ledger_chain.verdict`."""
         return self._file.verify(known_head)
 
+    def lost_by(self, project: Project) -> str:
+        """What to say where pull runs were made from a ledger that is not there; else nothing."""
+        if next(self._file.lines(), None) is not None:
+            return ""
+        runs = [r.id for r in project.all_runs() if r.step == "pull" and r.metrics.get("responses")]
+        if not runs:
+            return ""
+        made = f"{runs[0]} was" if len(runs) == 1 else f"{runs[0]} and {len(runs) - 1} more were"
+        return f"there is no ledger here, and {made} made from one"
+
     def require_intact(self) -> None:
         """Refuse to go on from a ledger that was changed by hand: its words are not what was said.
 

@@ -131,5 +131,5 @@ def _differ(
             continue
         else:
             kind = "different"
-        status = [entry.status if entry else None for entry in (ours, theirs)]
-        yield Difference(kind, *key, *status, workspace=places[key[0]])
+        ledger, server = (entry.status if entry else None for entry in (ours, theirs))
+        yield Difference(kind, *key, ledger=ledger, server=server, workspace=places[key[0]])

@@ -70,6 +70,33 @@ def test_verify_says_what_is_there_and_what_is_wrong(project: Project) -> None:
     assert "cut off or rewritten" in cut.output
 
 
+def test_a_ledger_that_is_gone_is_not_intact(project: Project) -> None:
+    pushed = push(project, make_generated(project, 2))
+    assert handloom("verify").exit_code == 0  # nobody has answered
+    pull(project, pushed)
+    new = CliRunner().invoke(main, ["pull"])
+    assert (new.exit_code, new.stderr) == (0, "")
+    (item, _) = pushed.read("items")["item_id"].to_pylist()
+    submit(project, pushed, "anna", {item: label("a_better")})
+    pulled = pull(project, pushed)
+    Ledger.of(project).path.unlink()
+    gone = handloom("verify")
+    assert gone.exit_code == 1
+    said = f"there is no ledger here, and {pulled.id} was made from one"
+    assert said in gone.output
+    assert "ledger.jsonl: gone, 0 lines" in gone.output
+    assert "handloom restore --from BACKUP" in gone.output
+    assert json.loads(handloom("verify", "--json").output)["problems"] == [said]
+    whole = CliRunner().invoke(main, ["verify"])
+    assert whole.exit_code == 1
+    assert said in whole.stderr
+    begun = CliRunner().invoke(main, ["pull"])
+    assert begun.exit_code == 0, begun.output
+    assert begun.stderr.count("\n") == 1
+    assert f"{said}; this pull begins a new one" in begun.stderr
+    assert handloom("verify").exit_code == 0
+
+
 def test_diff_names_what_is_missing_and_what_differs(project: Project) -> None:
     pushed, ids = answered(project)
     agreed = handloom("diff")
