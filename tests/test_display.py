@@ -33,7 +33,12 @@ def fields_of(
     completion: str, prompt: list[tuple[str, str]], *, multi_turn: bool
 ) -> dict[str, Any]:
     messages = [{"role": role, "content": content} for role, content in prompt]
-    item: Any = {"item_id": "i-1", "prompt_id": "p-1", "output_ids": ["o-1", "o-2"], "kind": "compare"}
+    item: Any = {
+        "item_id": "i-1",
+        "prompt_id": "p-1",
+        "output_ids": ["o-1", "o-2"],
+        "kind": "compare",
+    }
     return record_fields(
         item, {"p-1": messages}, {"o-1": completion, "o-2": "fine"}, multi_turn=multi_turn
     )
