@@ -1,9 +1,11 @@
 """Search indexes that are lost, damaged, behind or made anew while people work; deletions."""
 
+import random
 import sqlite3
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +15,15 @@ from click.testing import CliRunner
 
 from align.cli import main
 from annotate.embedded.home import credentials
+from annotate.embedded.index import DatasetIndex
+from annotate.embedded.index_file import delete_files, is_damage
 from annotate.embedded.process import start, stop
 from annotate.project_init import init_project
 from annotate.reindex import reindex
 from annotate.server import Server
 
 RECORDS = 30
+PAGE = 4096
 
 
 class Api:
@@ -255,3 +260,78 @@ def test_an_index_that_is_lost_damaged_or_behind_is_made_anew(server: Restartabl
     assert len(said) == len(DAMAGES)  # all other indexes of this file's tests kept up
     server.stop()
     assert server.start() == []
+
+
+def contents(path: Path) -> dict[str, list[Any]]:
+    """What an index holds, by table, without the numbers that depend on the order of arrival."""
+    queries = {
+        "record": "SELECT hex(id), external_id, status, updated_at FROM record",
+        "text": "SELECT f0 FROM text",
+        "value": "SELECT name, hex(record.id), value FROM value"
+        " JOIN key ON key.n = value.key JOIN record ON record.n = value.record",
+        "response": "SELECT hex(response.id), hex(record.id), response.status FROM response"
+        " JOIN record ON record.n = response.record",
+        "vector": "SELECT hex(record.id), hex(value) FROM vector"
+        " JOIN record ON record.n = vector.record",
+    }
+    with closing(sqlite3.connect(path)) as db:
+        return {name: sorted(map(repr, db.execute(sql))) for name, sql in queries.items()}
+
+
+def overwrite(path: Path, start: int, noise: random.Random) -> None:
+    with path.open("r+b") as file:
+        file.seek(start)
+        file.write(noise.randbytes(PAGE))
+
+
+def is_seen_to_be_damaged(path: Path) -> bool:
+    try:
+        with closing(DatasetIndex(path)) as index:
+            return bool(index.damage())
+    except sqlite3.DatabaseError as error:
+        return is_damage(error)
+
+
+def test_a_page_of_noise_anywhere_in_an_index_is_found_at_the_start(server: Restartable) -> None:
+    dataset = make_dataset(server.owner, "of noise")
+    path = server.index_file(dataset)
+    answer(server.owner, record_ids(server.owner, dataset)[0])
+    server.stop()
+    whole, expected = path.read_bytes(), contents(path)
+    pages = len(whole) // PAGE
+    noise = random.Random(20261121)
+
+    def spoil(page: int) -> None:
+        delete_files(path)
+        path.write_bytes(whole)
+        overwrite(path, page * PAGE, noise)
+
+    for page in range(pages):
+        spoil(page)
+        assert is_seen_to_be_damaged(path) or contents(path) == expected, page
+    for page in (1, noise.randrange(2, pages)):
+        spoil(page)
+        said = server.start()
+        assert [line for line in said if "of noise rebuilt" in line], page
+        assert server.owner.total(dataset, text="card -7") == RECORDS - 1
+        server.stop()
+        assert contents(path) == expected, page
+    server.start()
+
+
+def test_damage_while_people_search_is_mended(server: Restartable) -> None:
+    dataset = make_dataset(server.owner, "of noise meanwhile")
+    path = server.index_file(dataset)
+    server.stop()
+    with closing(sqlite3.connect(path)) as db:
+        pages = [
+            row[0]
+            for row in db.execute("SELECT rootpage FROM sqlite_master WHERE name = 'text_data'")
+        ]
+    server.start()
+    assert len(record_ids(server.owner, dataset)) == RECORDS  # the server has the file open
+    overwrite(path, (pages[0] - 1) * PAGE, random.Random(7))
+    for _ in range(2):
+        assert server.owner.total(dataset, text="card -7") == RECORDS - 1
+    answer(server.owner, record_ids(server.owner, dataset)[0])
+    assert server.owner.total(dataset, ANSWERED) == 1

@@ -6,8 +6,9 @@ a session; SQLite works in a thread.
 """
 
 import asyncio
+import logging
 import sqlite3
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -39,9 +40,12 @@ from argilla_server.settings import settings
 
 from annotate.embedded import database_rows, deletions, documents, leases, queues, search
 from annotate.embedded.index import DatasetIndex
-from annotate.embedded.index_file import delete_files
+from annotate.embedded.index_file import delete_files, is_damage
 
 Result = TypeVar("Result")
+
+_LOG = logging.getLogger(__name__)
+_off_loop = asyncio.to_thread
 
 
 @SearchEngine.register("handloom")
@@ -50,6 +54,8 @@ class HandloomSearchEngine(SearchEngine):  # type: ignore[misc]
 
     _open: ClassVar[dict[Path, DatasetIndex]] = {}
     """Indexes stay open between requests: Argilla makes an engine for each."""
+    mend: ClassVar[Callable[[UUID], Awaitable[None]] | None] = None
+    """Makes a data set's index anew, once it is found damaged."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -106,19 +112,30 @@ class HandloomSearchEngine(SearchEngine):  # type: ignore[misc]
             index.close()
         delete_files(path)
 
+    async def _on(self, at: UUID, function: Callable[..., Result], *arguments: Any) -> Result:
+        """Call a function with a data set's index, in a thread; again if it was damaged."""
+        try:
+            return await _off_loop(function, self.index(at), *arguments)
+        except sqlite3.DatabaseError as error:
+            mend = type(self).mend
+            if mend is None or not is_damage(error):
+                raise
+            _LOG.warning("search index of data set %s is damaged: %s", at, error)
+            await mend(at)
+        return await _off_loop(function, self.index(at), *arguments)
+
     async def configure_metadata_property(
         self, dataset: Dataset, metadata_property: MetadataProperty
     ) -> None:
         """Index a property's values: those that records hold already, and from now on."""
         key = documents.metadata_key(metadata_property.name)
         kind = documents.metadata_kind(metadata_property.type.value)
-        index = self.index(dataset.id)
-        await _off_loop(index.declare, key, kind)
+        await self._on(dataset.id, DatasetIndex.declare, key, kind)
         db = metadata_property.current_async_session
         if db is None:
             raise ValueError(f"{metadata_property.name} belongs to no session")
         async for facets in database_rows.metadata(db, dataset.id, metadata_property.name):
-            await _off_loop(index.put_facets, facets)
+            await self._on(dataset.id, DatasetIndex.put_facets, facets)
 
     async def configure_index_vectors(self, vector_settings: VectorSettings) -> None:
         """Nothing to prepare: vectors are kept by the settings' id."""
@@ -126,57 +143,60 @@ class HandloomSearchEngine(SearchEngine):  # type: ignore[misc]
     async def index_records(self, dataset: Dataset, records: Iterable[Record]) -> None:
         """Add records, or replace them with everything that belongs to them."""
         rows = [documents.record_row(record) for record in records]
-        await _off_loop(self.index(dataset.id).put_records, rows)
+        await self._on(dataset.id, DatasetIndex.put_records, rows)
 
     async def partial_record_update(self, record: Record, **update: Any) -> None:
         """Note a record's new status, the one thing Argilla updates alone."""
+        at, updated_at = record.dataset_id, documents.microseconds(record.updated_at)
         status = str(update["status"].value)
-        updated_at = documents.microseconds(record.updated_at)
-        index = self.index(record.dataset_id)
-        await _off_loop(index.set_status, record.id.bytes, status, updated_at)
+        await self._on(at, DatasetIndex.set_status, record.id.bytes, status, updated_at)
 
     async def delete_records(self, dataset: Dataset, records: Iterable[Record]) -> None:
         """Forget records."""
         ids = [record.id.bytes for record in records]
-        await _off_loop(self.index(dataset.id).delete_records, ids)
+        await self._on(dataset.id, DatasetIndex.delete_records, ids)
 
     async def update_record_response(self, response: Response) -> None:
         """Add a response or replace it."""
-        index = self.index(response.record.dataset_id)
-        row = documents.response_row(response)
-        await _off_loop(index.put_response, response.record_id.bytes, row)
+        at, row = response.record.dataset_id, documents.response_row(response)
+        await self._on(at, DatasetIndex.put_response, response.record_id.bytes, row)
         queues.note_answer(leases.of_server(), response, response.status.value)
 
     async def delete_record_response(self, response: Response) -> None:
         """Forget a response."""
-        index = self.index(response.record.dataset_id)
-        await _off_loop(index.delete_response, response.id.bytes)
+        at = response.record.dataset_id
+        await self._on(at, DatasetIndex.delete_response, response.id.bytes)
         queues.note_answer(leases.of_server(), response, "deleted")
 
     async def update_record_suggestion(self, suggestion: Suggestion) -> None:
         """Add a suggestion or replace it."""
-        index = self.index(suggestion.record.dataset_id)
         facets = documents.suggestion_facets(suggestion)
-        await _off_loop(index.put_facets, {suggestion.record_id.bytes: facets})
+        await self._on(
+            suggestion.record.dataset_id,
+            DatasetIndex.put_facets,
+            {suggestion.record_id.bytes: facets},
+        )
 
     async def delete_record_suggestion(self, suggestion: Suggestion) -> None:
         """Forget a suggestion."""
-        index = self.index(suggestion.record.dataset_id)
         emptied = dict.fromkeys(documents.suggestion_facets(suggestion))
-        await _off_loop(index.put_facets, {suggestion.record_id.bytes: emptied})
+        await self._on(
+            suggestion.record.dataset_id,
+            DatasetIndex.put_facets,
+            {suggestion.record_id.bytes: emptied},
+        )
 
     async def get_dataset_progress(self, dataset: Dataset) -> dict[str, int]:
         """Number of records, in all and by status; nothing for a draft data set."""
         if dataset.is_draft:
             return {}
-        return _with_total(await _off_loop(search.progress, self.index(dataset.id)))
+        return _with_total(await self._on(dataset.id, search.progress))
 
     async def get_dataset_user_progress(self, dataset: Dataset, user: User) -> dict[str, int]:
         """Number of one person's responses, in all and by status; nothing for a draft."""
         if dataset.is_draft:
             return {}
-        index = self.index(dataset.id)
-        return _with_total(await _off_loop(search.user_progress, index, user.id.bytes))
+        return _with_total(await self._on(dataset.id, search.user_progress, user.id.bytes))
 
     async def search(
         self,
@@ -203,7 +223,7 @@ class HandloomSearchEngine(SearchEngine):  # type: ignore[misc]
         )
         queue = queues.queue_of(leases.of_server(), dataset, user_id, request)
         find = partial(queues.serve, queue) if queue else search.run
-        hits, total = await _off_loop(find, self.index(dataset.id), request)
+        hits, total = await self._on(dataset.id, find, request)
         return SearchResponses(items=_items(hits), total=total)
 
     async def similarity_search(
@@ -239,25 +259,20 @@ class HandloomSearchEngine(SearchEngine):  # type: ignore[misc]
             threshold=threshold,
         )
         among = search.Search(text=_text_query(query), filter=filter)
-        hits = await _off_loop(search.nearest, self.index(dataset.id), nearest, among)
+        hits = await self._on(dataset.id, search.nearest, nearest, among)
         return SearchResponses(items=_items(hits), total=len(hits))
 
     async def compute_metrics_for(self, metadata_property: MetadataProperty) -> MetadataMetrics:
         """The values of a metadata property: counts of terms, extremes of numbers."""
-        index = self.index(metadata_property.dataset_id)
-        key = documents.metadata_key(metadata_property.name)
+        at, key = metadata_property.dataset_id, documents.metadata_key(metadata_property.name)
         if metadata_property.is_terms:
-            counts = await _off_loop(search.term_counts, index, key)
+            counts = await self._on(at, search.term_counts, key)
             values = [TermsMetrics.TermCount(term=term, count=count) for term, count in counts]
             return TermsMetrics(total=sum(count for _, count in counts), values=values)
-        low, high = await _off_loop(search.extremes, index, key)
+        low, high = await self._on(at, search.extremes, key)
         if metadata_property.is_integer:
             return IntegerMetadataMetrics(min=low, max=high)
         return FloatMetadataMetrics(min=low, max=high)
-
-
-async def _off_loop(function: Callable[..., Result], *arguments: Any) -> Result:
-    return await asyncio.to_thread(function, *arguments)
 
 
 def _indexes_to_tell(dataset_id: UUID) -> list[DatasetIndex]:

@@ -5,7 +5,6 @@ has too many, or has as it was before, changes a count or a sum of microseconds.
 over the data set's rows.
 """
 
-import sqlite3
 from typing import Any
 
 from argilla_server.models import Dataset, Record, Response, Suggestion, Vector
@@ -33,16 +32,16 @@ async def outdated(db: AsyncSession, dataset: Dataset, index: DatasetIndex) -> s
     """What an index lacks or has too much of, in a word or two; empty if nothing.
 
     The data set's properties and questions must be loaded.
+
+    Raises:
+        sqlite3.DatabaseError: the index is damaged.
     """
     kinds = {name: kind for name, (_, kind) in index.keys().items()}
     if kinds != dataset_keys(dataset):
         return "its properties"
     wanted = await _of_database(db, dataset)
     for name, sql in _PARTS.items():
-        try:
-            count, total = index.read(sql)[0]
-        except sqlite3.DatabaseError as error:
-            return f"damaged: {error}"
+        count, total = index.read(sql)[0]
         if (count, int(total)) != wanted[name]:
             return f"its {name}"
     return ""

@@ -87,6 +87,15 @@ class IndexFile:
         (texts,) = self.read(f"SELECT {joined} FROM ({sql})", parameters)
         return [_parsed(text, kind) for text, kind in zip(texts, columns.values(), strict=True)]
 
+    def damage(self) -> str:
+        """What is wrong with the file itself; empty if nothing. It reads all of the file.
+
+        Raises:
+            sqlite3.DatabaseError: so much that it cannot even be said.
+        """
+        (found,) = self.read("PRAGMA quick_check(1)")[0]
+        return "" if found == "ok" else " ".join(str(found).split())
+
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """All of the block's writes, or none."""
@@ -160,6 +169,12 @@ def _open(path: Path) -> sqlite3.Connection:
         db.close()
         raise sqlite3.DatabaseError(f"{path.name} has version {found}, not {SCHEMA_VERSION}")
     return db
+
+
+def is_damage(error: sqlite3.DatabaseError) -> bool:
+    """Whether a file was not as SQLite wrote it, so that a new one helps."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the rest tells which part it is
+    return code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 def delete_files(path: Path) -> None:

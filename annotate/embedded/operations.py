@@ -109,8 +109,6 @@ async def reindexed(request: Request, dataset_id: UUID) -> dict[str, Any]:
 
 
 def _rebuilds(request: Request) -> Rebuilds:
-    if not hasattr(request.app.state, "rebuilds"):
-        request.app.state.rebuilds = Rebuilds()
     rebuilds: Rebuilds = request.app.state.rebuilds
     return rebuilds
 

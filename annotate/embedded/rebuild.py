@@ -93,10 +93,13 @@ async def _what_is_wrong(engine: HandloomSearchEngine, dataset: Dataset) -> str:
         return "it was missing"
     try:
         index = engine.index(dataset.id)
+        # First: a damaged page may hold anything, and what is read of it need not fail.
+        if damage := await asyncio.to_thread(index.damage):
+            return f"it was malformed: {damage}"
+        async with AsyncSessionLocal() as db:
+            lacking = await outdated(db, dataset, index)
     except sqlite3.DatabaseError as error:
         return f"it could not be used: {error}"
-    async with AsyncSessionLocal() as db:
-        lacking = await outdated(db, dataset, index)
     return f"it disagreed on {lacking}" if lacking else ""
 
 
@@ -175,7 +178,7 @@ class Rebuilds:
 
     def __init__(self) -> None:
         self._states: dict[UUID, dict[str, Any]] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[UUID, asyncio.Task[None]] = {}
 
     def state(self, dataset_id: UUID) -> dict[str, Any] | None:
         """`state` (running, done or failed), `records` done, `total`, and `error`."""
@@ -187,10 +190,13 @@ class Rebuilds:
         if known is None or known["state"] != "running":
             known = {"state": "running", "records": 0, "total": 0, "error": ""}
             self._states[dataset_id] = known
-            task = asyncio.create_task(self._run(dataset_id, known))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._tasks[dataset_id] = asyncio.create_task(self._run(dataset_id, known))
         return known
+
+    async def mend(self, dataset_id: UUID) -> None:
+        """Make an index anew that was found damaged, or wait until that is done."""
+        self.start(dataset_id)
+        await asyncio.shield(self._tasks[dataset_id])
 
     async def _run(self, dataset_id: UUID, state: dict[str, Any]) -> None:
         engine = await HandloomSearchEngine.new_instance()

@@ -160,13 +160,15 @@ async def _serve(
     import uvicorn
     from argilla_server.database import async_engine
 
-    from annotate.embedded import accounts, outbox, patches, rebuild, webhooks, write_turns
+    from annotate.embedded import accounts, engine, outbox, patches, rebuild, webhooks, write_turns
 
     write_turns.install(async_engine)
     await outbox.install(async_engine)
     await patches.prepare(async_engine)
     await accounts.ensure_owner(secrets)
     await rebuild.rebuild_outdated()
+    argilla_server.app.state.rebuilds = rebuilds = rebuild.Rebuilds()
+    engine.HandloomSearchEngine.mend = staticmethod(rebuilds.mend)
     await rebuild.requeue_status_updates()
     delivery = webhooks.Delivery(async_engine)
     if await delivery.install():
