@@ -10,8 +10,9 @@ import click
 from annotate.cli import annotate_commands, here, json_option
 
 if TYPE_CHECKING:
-    from annotate.ledger import Entry
+    from annotate.ledger import Entry, Ledger
     from annotate.ledger_diff import Comparison, Difference
+    from annotate.runs import Project
 
 _SHOWN = 20
 """Lines of a kind, before the rest is only counted."""
@@ -181,15 +182,75 @@ def erase_entries(annotator: str | None, item_id: str | None, reason: str, yes: 
         raise InputError("name an --annotator or an --item")
     project = here()
     ledger = Ledger.of(project)
+    _require_erasable(ledger, annotator, item_id, reason)
+    again = _comes_back(project, annotator) if annotator else ""
+    if again:
+        click.echo(again, err=True)
+    of = " of ".join(name for name in (item_id, annotator) if name)
     if not yes:
-        of = " of ".join(name for name in (item_id, annotator) if name)
         click.confirm(f"Erase everything {of} from the ledger for good?", abort=True)
     erased = ledger.erase(annotator=annotator, item_id=item_id, reason=reason)
     click.echo(f"{os.path.relpath(ledger.path)}: {erased} entries erased")
     kept = [run.id for run in project.all_runs() if run.step == "pull"]
     if erased and kept:
         click.echo(f"  runs keep their own copies: {', '.join(kept)} and what was made of them")
-    click.echo("  next handloom ledger verify")
+    if again:
+        click.echo(f"  next handloom users remove {annotator}, then this command again")
+    else:
+        click.echo("  next handloom ledger verify")
+
+
+def _require_erasable(
+    ledger: Ledger, annotator: str | None, item_id: str | None, reason: str
+) -> None:
+    """Refuse where nothing is meant, or where the reason names who is to be forgotten."""
+    import re
+
+    from annotate.errors import InputError
+    from annotate.front_matter import nearest
+
+    names: set[str] = set()
+    items: set[str] = set()
+    meant: set[str] = set()
+    for entry in ledger:
+        names.add(entry.annotator)
+        items.add(entry.item_id)
+        if annotator in (None, entry.annotator) and item_id in (None, entry.item_id):
+            meant.add(entry.annotator)
+    for name in sorted(meant | ({annotator} if annotator else set())):
+        if re.search(rf"(?<!\w){re.escape(name)}(?!\w)", reason, re.IGNORECASE):
+            raise InputError(
+                f"the reason names {name}, and it stays in the ledger",
+                where="--reason",
+                remedy="Name nobody in it: a ticket's number will do",
+            )
+    if annotator is not None and annotator not in names:
+        remedy = nearest(annotator, sorted(names)) if names else ""
+        raise InputError("the ledger has nothing of this annotator", where=annotator, remedy=remedy)
+    if item_id is not None and item_id not in items:
+        close = nearest(item_id, sorted(items)) if items else ""
+        remedy = close if close.startswith("Did") else "`handloom trace` finds an item's id"
+        raise InputError("the ledger has nothing of this item", where=item_id, remedy=remedy)
+    if not meant:
+        raise InputError(
+            f"the ledger has nothing of {annotator} about this item", where=item_id or ""
+        )
+
+
+def _comes_back(project: Project, annotator: str) -> str:
+    """What to say where the next pull may write down again what is to be erased; else nothing."""
+    from annotate.accounts import list_users
+    from annotate.errors import ServerError
+    from annotate.server import connect
+
+    pulls = "the next pull writes down again what Argilla still holds of them"
+    first = f"`handloom users remove {annotator}` first"
+    try:
+        with connect(project) as server:
+            names = {user.name for user in list_users(server)}
+    except ServerError:
+        return f"{annotator}: Argilla cannot be asked; if they have an account, {pulls}: {first}"
+    return f"{annotator} still has an account, and {pulls}: {first}" if annotator in names else ""
 
 
 @ledger.command("listen")

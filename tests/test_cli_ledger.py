@@ -182,6 +182,10 @@ def test_erase_asks_and_says_what_it_does_not_reach(project: Project) -> None:
     erased = handloom("erase", "--annotator", "anna", "--reason", "she asked", "--yes")
     assert erased.exit_code == 0, erased.output
     assert "3 entries erased" in erased.output
+    for said in (erased.stderr, declined.stderr):  # before it is done
+        assert "anna still has an account, and the next pull writes down again" in said
+        assert "`handloom users remove anna` first" in said
+    assert "next handloom users remove anna, then this command again" in erased.stdout
     assert "runs keep their own copies: " in erased.output
     assert {entry.annotator for entry in Ledger.of(project)} == {LEAVER}
     verified = handloom("verify")
@@ -189,3 +193,31 @@ def test_erase_asks_and_says_what_it_does_not_reach(project: Project) -> None:
     assert verified.exit_code == 0
     pull(project, pushed, again=True)
     assert len(list(Ledger.of(project))) == 4  # the server still had them
+
+
+def test_erase_refuses_what_is_not_there_and_a_reason_that_names_somebody(project: Project) -> None:
+    _, ids = answered(project)
+    before = Ledger.of(project).path.read_bytes()
+    for arguments, said in (
+        (
+            ["--annotator", "ana", "--reason", "asked"],
+            "nothing of this annotator. Did you mean anna",
+        ),
+        (["--annotator", "xyzzy", "--reason", "asked"], "Known: anna, leaver"),
+        (["--item", ids[0][:-1], "--reason", "asked"], "nothing of this item. Did you mean i-"),
+        (["--item", "?", "--reason", "asked"], "`handloom trace` finds an item's id"),
+        (["--annotator", LEAVER, "--item", ids[1], "--reason", "asked"], f"nothing of {LEAVER}"),
+        (["--annotator", "anna", "--reason", "Anna's wish"], "the reason names anna"),
+        (["--item", ids[0], "--reason", "by leaver, 17"], "Name nobody in it"),
+    ):
+        refused = handloom("erase", *arguments, "--yes")
+        assert refused.exit_code == 1, arguments
+        assert refused.stderr.count("\n") == 1
+        assert said in refused.stderr, refused.stderr
+    assert Ledger.of(project).path.read_bytes() == before
+    with connect(project) as server:
+        (leaver,) = [user for user in list_users(server) if user.name == LEAVER]
+        server.request("DELETE", f"users/{leaver.id}")
+    done = handloom("erase", "--annotator", LEAVER, "--reason", "Annals, no name", "--yes")
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert "next handloom ledger verify" in done.output
