@@ -25,6 +25,7 @@ from annotate.embedded import home as server_home
 from annotate.embedded.database import VARIABLE, Database, choose
 from annotate.errors import HandloomError, InputError, ProjectError
 from annotate.ledger import Ledger
+from annotate.project_init import keep_from_git
 from annotate.runs import INTERRUPTED
 
 _STAGE = ".handloom-restoring"
@@ -147,6 +148,8 @@ def _finish(root: Path, note: dict[str, str]) -> BroughtBack:
             _fsync(aside)
         (stage / part).rename(root / part)
         _fsync(root)
+    if aside is None:
+        keep_from_git(root)
     (root / INTERRUPTED).unlink()
     shutil.rmtree(stage, ignore_errors=True)
     _fsync(root)

@@ -35,6 +35,7 @@ def make_backup(file: Path | None, with_models: bool) -> None:
         f"{os.path.relpath(done.path)}: {database}, {noted.ledger['lines']:,} lines of ledger, "
         f"{len(noted.files):,} files, {size / 1e6:,.1f} MB; read again and right"
     )
+    click.echo("  it holds keys and passwords: mode 0600, and not for git")
     if noted.left_out:
         click.echo(f"  {len(noted.left_out)} files of trained weights left out; --with-models")
     for problem in done.problems:
@@ -91,8 +92,12 @@ def restore_server(archive: Path | None, yes: bool, withdraw: str | None) -> Non
 
 def _bring_back(archive: Path, *, yes: bool) -> None:
     from annotate.bring_back import bring_back, is_replacing, project_root
+    from annotate.errors import InputError
+    from annotate.runs import INTERRUPTED
 
     root = project_root(Path.cwd())
+    if not archive.is_file() and not (root / INTERRUPTED).is_file():  # what goes on needs no file
+        raise InputError("there is no such file", where=str(archive))
     if is_replacing(root) and not yes:
         click.confirm(f"move what is in {root} aside, and {archive} in its place?", abort=True)
     done = bring_back(root, archive)

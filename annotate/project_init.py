@@ -13,7 +13,8 @@ from annotate.runs import Project
 _INSTALLED = Path(__file__).resolve().parent.parent
 _SOURCES = {"guidelines": _INSTALLED / "guidelines", "recipes": _INSTALLED / "align" / "recipes"}
 _SUFFIXES = (".md", ".yaml", ".jsonl", ".lock")
-_IGNORED = "/runs/\n/.handloom/\n/.handloom-restor*\n/before-restore-*/\n/handloom-*.tar\n"
+# Backups too, whatever their names: they hold keys and passwords.
+_IGNORED = "/runs/\n/.handloom/\n/.handloom-restor*\n/before-restore-*/\n*.tar\n"
 
 
 def init_project(folder: Path) -> tuple[Project, list[Path]]:
@@ -35,12 +36,17 @@ def init_project(folder: Path) -> tuple[Project, list[Path]]:
             (folder / name).mkdir(parents=True, exist_ok=True)
         for name, source in _SOURCES.items():
             written += _copied(source, folder / name)
-        written += _written(folder / ".gitignore", _IGNORED)
+        written += keep_from_git(folder)
     except OSError as error:
         raise InputError(
             f"cannot be made a project ({error.strerror or error})", where=str(folder)
         ) from None
     return Project(folder), written
+
+
+def keep_from_git(folder: Path) -> list[Path]:
+    """Write a project's .gitignore, unless it has one; what was written."""
+    return _written(folder / ".gitignore", _IGNORED)
 
 
 def _copied(source: Path, target: Path) -> Iterator[Path]:

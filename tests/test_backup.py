@@ -173,6 +173,8 @@ def test_a_project_without_a_server_and_an_empty_folder(
     done = handloom("backup", str(tmp_path / "saved.tar"))
     assert done.exit_code == 0, done.output
     assert "2 lines of ledger" in done.output
+    assert "holds keys and passwords: mode 0600" in done.output
+    assert (tmp_path / "saved.tar").stat().st_mode & 0o777 == 0o600
     with tarfile.open(tmp_path / "saved.tar") as tar:  # any tar program can read it
         assert ".handloom/users.json" in tar.getnames()
     assert "is there already" in handloom("backup", str(tmp_path / "saved.tar")).stderr
@@ -182,6 +184,8 @@ def test_a_project_without_a_server_and_an_empty_folder(
     done = handloom("restore", "--from", str(tmp_path / "saved.tar"))
     assert done.exit_code == 0, done.output
     assert "next handloom up" in done.output
+    assert "*.tar" in (empty / ".gitignore").read_text().splitlines()
+    (empty / ".gitignore").unlink()  # the one thing that the backup did not hold
     assert content(empty) == content(project.root)
     assert (empty / ".handloom").stat().st_mode & 0o777 == 0o700
     assert (empty / ".handloom/users.json").stat().st_mode & 0o777 == 0o600
@@ -189,6 +193,15 @@ def test_a_project_without_a_server_and_an_empty_folder(
     (tmp_path / "other" / "thesis.txt").touch()
     monkeypatch.chdir(tmp_path / "other")
     assert "not empty" in handloom("restore", "--from", str(tmp_path / "saved.tar")).stderr
+
+
+def test_a_backup_that_is_not_there_is_told_before_anything_is_asked(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(project.root)
+    refused = handloom("restore", "--from", "nofile.tar")
+    assert refused.exit_code == 1
+    assert refused.output == "error: nofile.tar: there is no such file\n"
 
 
 def test_what_is_newer_is_kept_and_the_rest_lies_aside(project: Project, tmp_path: Path) -> None:

@@ -20,7 +20,8 @@ def test_a_new_project_is_found_and_holds_guidelines_and_recipes(tmp_path: Path)
     assert load_guideline(project.root, "ranking").name == "ranking@v1"
     assert list((project.root / "recipes").glob("*.yaml"))
     assert not list(project.root.rglob("*.py"))
-    assert "/.handloom/" in (project.root / ".gitignore").read_text()
+    ignored = (project.root / ".gitignore").read_text().splitlines()
+    assert {"/.handloom/", "*.tar"} <= set(ignored)
     assert all(path.is_file() for path in written)
 
 
