@@ -17,6 +17,12 @@ if TYPE_CHECKING:
 _SHOWN = 20
 """Lines of a kind, before the rest is only counted."""
 
+_GONE = {
+    "user": " with the account",
+    "record": " with the record",
+    "removed": " with the account, which was removed",
+}
+
 
 @annotate_commands.group("ledger")
 def ledger() -> None:
@@ -82,7 +88,7 @@ def diff_ledger(batches: tuple[str, ...], as_json: bool) -> None:
         where = server.url
     found = done.differences
     if as_json:
-        click.echo(json.dumps([asdict(each) for each in found], indent=2))
+        click.echo(json.dumps([asdict(e) for e in (*found, *done.removed)], indent=2))
     elif found:
         _say_differences(found)
         click.echo(f"{len(found)} differences between the ledger and {where}")
@@ -115,12 +121,12 @@ def _say_workspaces(done: Comparison) -> None:
     from collections import Counter
 
     differ = Counter(each.workspace for each in done.differences)
+    gone = Counter(each.annotator for each in done.removed)
+    for name, number in sorted(gone.items()):
+        click.echo(f"  {name} was removed: {number:,} responses in the ledger only, on purpose")
     for seen in done.workspaces:
-        batches = f"{seen.batches} {'batch' if seen.batches == 1 else 'batches'}"
-        click.echo(
-            f"  workspace {seen.workspace}: {differ[seen.workspace]} of {seen.responses:,} "
-            f"responses in {batches} differ"
-        )
+        of = f"{seen.responses:,} responses in {seen.batches} batch{'es' * (seen.batches != 1)}"
+        click.echo(f"  workspace {seen.workspace}: {differ[seen.workspace]} of {of} differ")
 
 
 @ledger.command("show")
@@ -144,9 +150,7 @@ def show_item(item_id: str, as_json: bool) -> None:
         click.echo(json.dumps([_plain(entry) for entry in found], indent=2))
         return
     for entry in found:
-        gone = {"user": " with the account", "record": " with the record"}.get(
-            entry.cause or "", ""
-        )
+        gone = _GONE.get(entry.cause or "", "")
         spent = f", {entry.seconds:.0f} s" if entry.seconds is not None else ""
         time = entry.updated_at.strftime("%Y-%m-%d %H:%M:%S")
         click.echo(f"{time}  {entry.annotator:<16} {entry.status}{gone}{spent}  ({entry.source})")

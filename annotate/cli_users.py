@@ -168,6 +168,10 @@ def remove(names: tuple[str, ...], yes: bool, lose_others: bool) -> None:
             line = f"{gone.name}: removed; the ledger keeps {gone.kept:,} responses"
             click.echo(line + (f", {gone.lost:,} to other data sets are lost" if gone.lost else ""))
     click.echo(f"  ledger {os.path.relpath(project.state_dir / 'ledger.jsonl')}")
+    click.echo(
+        "  handloom restore makes the account again, with the responses that the ledger keeps;"
+    )
+    click.echo("  not if they are erased: handloom ledger erase --annotator NAME --reason ...")
 
 
 @users.command("password")

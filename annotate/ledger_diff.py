@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Literal
 
 from annotate.accounts import workspaces_of
@@ -15,8 +16,7 @@ from annotate.pull import as_entry
 from annotate.runs import Project
 from annotate.server import Server
 
-Kind = Literal["missing on the server", "missing in the ledger", "different"]
-KINDS: tuple[Kind, ...] = ("missing on the server", "missing in the ledger", "different")
+Kind = Literal["missing on the server", "missing in the ledger", "different", "removed"]
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,7 @@ class Difference:
     """One response on which ledger and server do not agree."""
 
     kind: Kind
+    """"removed" is missing on the server because `handloom users remove` took the account."""
     batch: str
     item_id: str
     annotator: str
@@ -50,6 +51,8 @@ class Comparison:
 
     workspaces: list[Compared]
     differences: list[Difference]
+    removed: list[Difference]
+    """Of kind "removed": nothing is amiss."""
 
 
 def compare(project: Project, server: Server, batches: Collection[str] = ()) -> Comparison:
@@ -80,8 +83,11 @@ def compare(project: Project, server: Server, batches: Collection[str] = ()) -> 
         key: entry for key, entry in ledger.standing(places).items() if entry.status != "deleted"
     }
     held = {entry.key: entry for entry in _held(server, places)}
+    found = list(_differ(said, held, places, _removed(ledger)))
     return Comparison(
-        _counted(places, said.keys() | held.keys()), list(_differ(said, held, places))
+        _counted(places, said.keys() | held.keys()),
+        [each for each in found if each.kind != "removed"],
+        [each for each in found if each.kind == "removed"],
     )
 
 
@@ -95,6 +101,17 @@ def _places(project: Project, ledger: Ledger, server: Server) -> dict[str, str]:
         for batch in server.batches():
             found.setdefault(batch.name, server.workspace)
     return found
+
+
+def _removed(ledger: Ledger) -> set[Key]:
+    """Responses whose accounts were removed on purpose and that were not put back since."""
+    since: dict[Key, datetime] = {}
+    for entry in ledger:
+        if entry.cause == "removed":
+            since[entry.key] = entry.updated_at
+        elif not entry.is_loss and entry.key in since and entry.updated_at > since[entry.key]:
+            del since[entry.key]
+    return set(since)
 
 
 def _held(server: Server, places: Mapping[str, str]) -> Iterator[Entry]:
@@ -116,13 +133,16 @@ def _counted(places: Mapping[str, str], keys: Iterable[Key]) -> list[Compared]:
 
 
 def _differ(
-    said: Mapping[Key, Entry], held: Mapping[Key, Entry], places: Mapping[str, str]
+    said: Mapping[Key, Entry],
+    held: Mapping[Key, Entry],
+    places: Mapping[str, str],
+    removed: Set[Key],
 ) -> Iterator[Difference]:
     for key in sorted(said.keys() | held.keys()):
         ours, theirs = said.get(key), held.get(key)
         if theirs is None:
             # A record that no push made is passed over by `Server.responses`.
-            kind: Kind = "missing on the server"
+            kind: Kind = "removed" if key in removed else "missing on the server"
             if ours is None or ours.item_id.startswith("record-"):
                 continue
         elif ours is None:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from annotate.ledger_chain import canonical
 
 Source = Literal["outbox", "webhook", "pull"]
-Cause = Literal["response", "user", "record"]
+Cause = Literal["response", "user", "record", "removed"]
 Key = tuple[str, str, str]
 
 VERSION_BYTES = 16
@@ -37,7 +37,8 @@ class Entry:
     """Time spent, where it is known."""
     source: Source = "pull"
     cause: Cause | None = None
-    """Of a deletion: withdrawn by its author, or gone with the user or with the record."""
+    """Of a deletion: withdrawn by its author, gone with the user or with the record, or with an
+    account that this project removed."""
     workspace: str | None = None
     event: str | None = None
     """Id of the outbox's row."""
@@ -53,7 +54,7 @@ class Entry:
     @property
     def is_loss(self) -> bool:
         """Whether the response went with its user or record, and not because of what it said."""
-        return self.status == "deleted" and self.cause in ("user", "record")
+        return self.status == "deleted" and self.cause not in (None, "response")
 
     def restates(self, earlier: Entry) -> bool:
         """Whether this says what `earlier` said: submitted again, or restored to another server."""

@@ -2,13 +2,15 @@
 
 Argilla deletes a person's responses with the account. So the person is first taken out of every
 workspace, which ends their answering; then all that the server holds of every batch is written into
-the ledger; only then the account is deleted. What fails before that puts the memberships back.
+the ledger, and that theirs goes on purpose; only then the account is deleted. What fails before
+that puts the memberships back.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 
 from annotate.accounts import find_user, responses_by_data_set
 from annotate.batches import pushed_batches, write_down_all
@@ -71,6 +73,7 @@ def remove_users(
         end_memberships(server, left)
         server.flush()
         write_down_all(project, server, ledger)
+        kept = _on_record(ledger, {user.name for user in users})
     except BaseException:  # Ctrl-C too
         _put_back(server, left)
         raise
@@ -78,7 +81,6 @@ def remove_users(
         _delete(server, user)
         forget_password(project, user.name)
     forget_pauses(project, [user.name for user in users])
-    kept = _kept(ledger, {user.name for user in users})
     return [Removed(u.name, kept[u.name], sum(lost[u.name].values())) for u in users]
 
 
@@ -110,11 +112,30 @@ def _request_gone(server: Server, path: str) -> None:
             raise
 
 
-def _kept(ledger: Ledger, names: set[str]) -> dict[str, int]:
-    """Responses of these people that the ledger keeps, by person."""
+def _on_record(ledger: Ledger, names: set[str]) -> dict[str, int]:
+    """Write down that these people's responses go on purpose, which `compare` tells from a loss.
+
+    Returns:
+        Responses of these people that the ledger keeps, by person.
+    """
     batches = {entry.batch for entry in ledger if entry.annotator in names}
+    standing = ledger.standing(batches).values()
+    theirs = [e for e in standing if e.annotator in names and e.status != "deleted"]
+    now = datetime.now(UTC)
+    ledger.append(
+        replace(
+            entry,
+            status="deleted",
+            cause="removed",
+            updated_at=now,
+            seconds=None,
+            source="pull",
+            event=None,
+            seen_at=None,
+        )
+        for entry in theirs
+    )
     kept = dict.fromkeys(names, 0)
-    for entry in ledger.standing(batches).values():
-        if entry.annotator in names and entry.status != "deleted":
-            kept[entry.annotator] += 1
+    for entry in theirs:
+        kept[entry.annotator] += 1
     return kept

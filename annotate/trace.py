@@ -152,7 +152,7 @@ def _responses(project: Project, lineage: Sequence[Run], item_ids: Sequence[str]
     versions: dict[tuple[str, str], int] = {}
     for entry in Ledger.of(project).history(item_ids):
         key = entry.item_id, entry.annotator
-        versions[key] = versions.get(key, 0) + 1
+        versions[key] = versions.get(key, 0) + (not entry.is_loss)
     rows = [row for run in pulls for row in _rows(run, "responses", "item_id", item_ids)]
     for row in rows:
         row["edits"] = max(0, versions.get((row["item_id"], row["annotator"]), 1) - 1)

@@ -157,6 +157,33 @@ def test_diff_looks_into_every_workspace_and_refuses_unknown_batches(project: Pr
     assert [each["workspace"] for each in found] == [team, team]
 
 
+def test_who_was_removed_on_purpose_is_no_difference(project: Project) -> None:
+    pushed, ids = answered(project)
+    who = f"leaver-{uuid.uuid4().hex[:8]}"  # who has answered nothing else
+    submit(project, pushed, who, {ids[0]: label("no_difference")})
+    gone = CliRunner().invoke(main, ["users", "remove", who, "--yes"])
+    assert f"{who}: removed; the ledger keeps 1 responses" in gone.output
+    assert "handloom restore makes the account again" in gone.output
+    assert "handloom ledger erase --annotator NAME" in gone.output
+    agreed = handloom("diff")
+    assert agreed.exit_code == 0, agreed.output
+    assert f"{who} was removed: 1 responses in the ledger only" in agreed.output
+    assert " 0 of 5 responses in 1 batch differ" in agreed.output
+    (told,) = json.loads(handloom("diff", "--json").output)
+    assert (told["kind"], told["annotator"]) == ("removed", who)
+    assert "deleted with the account, which was removed" in handloom("show", ids[0]).output
+    assert pull(project, pushed).metrics["submitted"] == 5  # they still count
+    # Put back, and then lost by accident: that is a difference again.
+    assert CliRunner().invoke(main, ["restore"]).exit_code == 0
+    assert "was removed" not in handloom("diff").output
+    with connect(project) as server:
+        (leaver,) = [user for user in list_users(server) if user.name == who]
+        server.request("DELETE", f"users/{leaver.id}")
+    lost = handloom("diff")
+    assert lost.exit_code == 1
+    assert f"1 missing on the server: {pushed.metrics['batches'][0]}, {who}" in lost.output
+
+
 def test_show_gives_every_version(project: Project) -> None:
     pushed, ids = answered(project)
     submit(project, pushed, "anna", {ids[0]: label("no_difference")})
