@@ -183,24 +183,32 @@ def simulate_answers(
 @click.argument("run_id", metavar="[RUN]", required=False)
 @again_option
 def pull_responses(run_id: str | None, again: bool) -> None:
-    """Fetch what people said about a push (the newest) into the ledger and a table."""
-    from annotate.ledger import Ledger
+    """Fetch what people said about a push into the ledger and a table.
+
+    Without RUN: about every push of the newest one's round, a table each.
+    """
+    from annotate.errors import ServerError
     from annotate.pull import pull
-    from annotate.push import pushed_together
+    from annotate.push import pushes_of_round
 
     project = here()
-    push_run = chosen_run(project, run_id, "push")
-    if lost := Ledger.of(project).lost_by(project):
-        click.echo(
-            f"{lost}; this pull begins a new one with what Argilla still has. "
-            "`handloom restore --from BACKUP` brings the history back",
-            err=True,
-        )
-    for one in [push_run] if run_id else pushed_together(push_run):
-        _report_pull(pull(project, one, again=again))
+    newest = chosen_run(project, run_id, "push")
+    for one in [] if run_id else pushes_of_round(newest):
+        if one.id == newest.id:
+            continue
+        try:
+            run = pull(project, one, again=again)
+        except ServerError as error:  # an earlier batch that is gone holds up no newer one
+            click.echo(f"{one.id}: {error}", err=True)
+        else:
+            click.echo(f"{run.id}: {_pulled(run)}")
+    run = pull(project, newest, again=again)
+    then = "handloom pull, when people have answered"
+    report(run, _pulled(run), _after_pull(run) if run.metrics["submitted"] else then)
+    _report_anchoring(run)
 
 
-def _report_pull(run: Run) -> None:
+def _pulled(run: Run) -> str:
     noted = run.metrics
     line = (
         f"{noted['submitted']} submitted responses of {noted['annotators']} annotators, "
@@ -213,8 +221,10 @@ def _report_pull(run: Run) -> None:
         line += f", {extra} extra {'submission' if extra == 1 else 'submissions'}"
     if noted["quarantined"]:
         line += f", {noted['quarantined']} unreadable answers quarantined"
-    then = "handloom pull, when people have answered"
-    report(run, line, _after_pull(run) if noted["submitted"] else then)
+    return line
+
+
+def _report_anchoring(run: Run) -> None:
     push_run = run.ancestor("push")
     if push_run.has("suggested"):
         from annotate.suggesting import anchoring

@@ -150,18 +150,10 @@ def push_to_groups(
     ]
 
 
-def pushed_together(push_run: Run) -> list[Run]:
-    """The pushes to named people of the same run as this one; itself, if it was for all."""
-    if "to" not in push_run.manifest["settings"]:
-        return [push_run]
-    sources = push_run.manifest["parents"]
-    return [
-        run
-        for run in push_run.project.all_runs()
-        if run.step == "push"
-        and "to" in run.manifest["settings"]
-        and run.manifest["parents"] == sources
-    ]
+def pushes_of_round(push_run: Run) -> list[Run]:
+    """Every push of this push's round, itself among them, oldest first."""
+    runs = push_run.project.all_runs()
+    return [run for run in runs if run.step == "push" and run.round == push_run.round]
 
 
 def _require_outputs(run: Run) -> None:

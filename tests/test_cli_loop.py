@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
-from factories import Argilla, connected_project
+from factories import Argilla, connected_project, submit
 
 from align.cli import main
+from annotate.judge import newest_pulls
 from annotate.runs import Project
+from annotate.server import connect
 from annotate.support_desk import dialogues
 
 
@@ -33,6 +35,40 @@ def write_outputs(path: Path, n: int = 6) -> None:
             file.write(json.dumps({"id": f"p{number}", "prompt": turns[:-1], "outputs": outputs}))
             file.write("\n")
         file.write('{"prompt": "", "outputs": []}\n')
+
+
+def test_pull_fetches_every_push_of_the_round(project: Project) -> None:
+    """An answer that is edited in an earlier batch counts, whatever was pushed since."""
+    write_outputs(project.root / "outputs.jsonl")
+    for arguments in (["import", "outputs.jsonl"], ["push"], ["simulate"], ["pull"]):
+        assert handloom(*arguments).exit_code == 0
+    first = project.latest("pull")
+    earlier = first.ancestor("push")
+    item = first.read("items")["item_id"][0].as_py()
+    write_outputs(project.root / "more.jsonl", n=3)
+    for arguments in (["import", "more.jsonl"], ["push", "--seed", "5"]):
+        done = handloom(*arguments)
+        assert done.exit_code == 0, done.output
+    later = project.latest("push")
+    submit(project, earlier, "late-reviser", {item: {"preference": {"value": "a_better"}}})
+    done = handloom("pull")
+    assert done.exit_code == 0, done.output
+    pulls = {run.ancestor("push").id: run for run in newest_pulls(project)}
+    assert set(pulls) == {earlier.id, later.id}
+    again = pulls[earlier.id]
+    assert again.metrics["submitted"] == first.metrics["submitted"] + 1
+    one, other, *_ = done.stdout.splitlines()
+    assert one.startswith(f"{again.id}: {again.metrics['submitted']} submitted responses of ")
+    assert other.startswith(f"{pulls[later.id].id}: 0 submitted responses of 0 annotators")
+    with connect(
+        project
+    ) as server:  # the earlier batch goes; the newer one is fetched all the same
+        server.request("DELETE", f"datasets/{server.batch(earlier.metrics['batches'][0]).id}")
+    done = handloom("pull")
+    assert done.exit_code == 0, done.output
+    assert f"{earlier.id}: " in done.stderr
+    assert "is not on this server" in done.stderr
+    assert done.stdout.startswith(f"{pulls[later.id].id}: ")
 
 
 def test_import_push_simulate_pull_trace(project: Project) -> None:
