@@ -188,11 +188,18 @@ def pull_responses(run_id: str | None, again: bool) -> None:
     Without RUN: about every push of the newest one's round, a table each.
     """
     from annotate.errors import ServerError
+    from annotate.ledger import Ledger
     from annotate.pull import pull
     from annotate.push import pushes_of_round
 
     project = here()
     newest = chosen_run(project, run_id, "push")
+    if lost := Ledger.of(project).lost_by(project):
+        click.echo(
+            f"{lost}; this pull begins a new one with what Argilla still has. "
+            "`handloom restore --from BACKUP` brings the history back",
+            err=True,
+        )
     for one in [] if run_id else pushes_of_round(newest):
         if one.id == newest.id:
             continue
