@@ -177,9 +177,12 @@ def verify_runs(run_id: str | None) -> None:
     project = here()
     runs = [project.resolve(run_id)] if run_id else project.run_folders()
     problems = verify(project, runs)
+    lines = 0
     if run_id is None:
         ledger = Ledger.of(project)
-        problems += [("ledger", problem) for problem in ledger.verify()]
+        verdict = ledger.verdict()
+        lines = verdict.lines
+        problems += [("ledger", problem) for problem in verdict.problems]
         problems += [("ledger", lost)] if (lost := ledger.lost_by(project)) else []
     for run, problem in problems:
         click.echo(f"{run}: {problem}", err=True)
@@ -189,6 +192,8 @@ def verify_runs(run_id: str | None) -> None:
             remedy="Restore what is damaged; a run can also be removed and made again",
         )
     click.echo(f"{len(runs)} runs verified: every file is as it was written")
+    if run_id is None:
+        click.echo(f"ledger verified: {lines:,} lines in an unbroken chain")
 
 
 # The other commands, registered by being imported; they build on what stands above.

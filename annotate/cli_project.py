@@ -95,7 +95,8 @@ def _start_dashboard(project: Project, port: int) -> None:
     if not dashboard_process.installed():
         click.echo("dashboard  not installed; pip install 'handloom[dashboard]'")
         return
-    click.echo("starting the dashboard …", err=True)
+    if dashboard_process.running(project) is None:
+        click.echo("starting the dashboard …", err=True)
     click.echo(f"dashboard  {dashboard_process.start(project, port).url}")
 
 

@@ -93,6 +93,10 @@ def test_import_push_simulate_pull_trace(project: Project) -> None:
     listed = handloom("runs").output.splitlines()
     assert [line.split("-")[1] for line in listed] == ["import", "push", "pull"]
     assert "12 outputs, 6 prompts" in listed[0]
+    whole, ledger = handloom("verify").output.splitlines()
+    assert whole.startswith("3 runs verified")
+    assert ledger == "ledger verified: 18 lines in an unbroken chain"
+    assert "ledger" not in handloom("verify", project.latest("push").id).output
     assert [run["step"] for run in json.loads(handloom("runs", "--json").output)["runs"]] == [
         "import",
         "push",

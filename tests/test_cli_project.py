@@ -48,6 +48,8 @@ def test_init_up_and_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         again = handloom("up", "--port", "0", "--dashboard-port", "0")
         assert argilla.url in again.output
         assert dashboard.url in again.output
+        assert "starting the dashboard" in up.stderr
+        assert "starting" not in again.stderr
         assert handloom("users", "add", "anna").exit_code == 0
     finally:
         down = handloom("down")
