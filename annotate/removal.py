@@ -8,7 +8,7 @@ that puts the memberships back.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -60,14 +60,8 @@ def remove_users(
     if any(user.id == own.id for user in users):
         raise InputError("this account is the one in use", where=own.name)
     lost = {user.name: _answers_elsewhere(project, server, user.name) for user in users}
-    for name, others in lost.items():
-        if others and not lose_others:
-            sets = ", ".join(f"{count} to {data_set}" for data_set, count in others.items())
-            raise InputError(
-                f"has answers to data sets that no finished push of this project made ({sets})",
-                where=name,
-                remedy="Finish that push, or lose them with the account: --lose-others",
-            )
+    if not lose_others:
+        _require_none(lost)
     left = memberships(server, users)
     try:
         end_memberships(server, left)
@@ -82,6 +76,17 @@ def remove_users(
         forget_password(project, user.name)
     forget_pauses(project, [user.name for user in users])
     return [Removed(u.name, kept[u.name], sum(lost[u.name].values())) for u in users]
+
+
+def _require_none(lost: Mapping[str, Mapping[str, int]]) -> None:
+    for name, others in lost.items():
+        if others:
+            sets = ", ".join(f"{count} to {data_set}" for data_set, count in others.items())
+            raise InputError(
+                f"has answers to data sets that no finished push of this project made ({sets})",
+                where=name,
+                remedy="Finish that push, or lose them with the account: --lose-others",
+            )
 
 
 def _answers_elsewhere(project: Project, server: Server, name: str) -> dict[str, int]:
