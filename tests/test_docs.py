@@ -40,7 +40,6 @@ BLOCK = re.compile(r"^```console\n(.*?)^```", re.M | re.S)
 # Small trainings instead of the shipped sizes, under the same names.
 SMALL = {
     "sft-support-desk": {"n: 800": "n: 120"},
-    "dpo-support-desk": {"num_train_epochs: 3": "num_train_epochs: 1"},
 }
 
 
