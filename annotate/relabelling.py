@@ -54,7 +54,6 @@ def relabel(
         InputError: the versions cannot be compared, or too few prompts have two answers.
         ServerError: Argilla cannot be reached.
     """
-
     before.require("pull")
     was, now = load_guideline(project.root, old), load_guideline(project.root, new)
     changed = guideline_diff(was, now)
