@@ -24,6 +24,10 @@ BASE = Path(__file__).parent / "base_model"
 # In a train run's folder.
 MODEL_FOLDER = "model"
 
+MODEL, REWARD_MODEL = "model", "reward-model"
+"""What a train run may hold, by its metric `makes`: a model that completes prompts, or one that
+scores completions."""
+
 
 @dataclass(frozen=True)
 class ModelRef:
@@ -69,7 +73,7 @@ def resolve_model(project: Project, name: str) -> ModelRef:
 
 def model_before(project: Project, round: int) -> ModelRef:
     """What a round starts from: the newest model of an earlier round, else `base`."""
-    trained = [run for run in project.all_runs() if run.step == "train" and run.round < round]
+    trained = [run for run in project.all_runs() if completes(run) and run.round < round]
     if not trained:
         return resolve_model(project, "base")
     return _of_run(max(trained, key=lambda run: (run.round, run.manifest["finished"])))
@@ -77,10 +81,15 @@ def model_before(project: Project, round: int) -> ModelRef:
 
 def newest_model(project: Project) -> ModelRef:
     """The model trained last, else `base`."""
-    try:
-        return _of_run(project.latest("train"))
-    except ProjectError:
+    trained = [run for run in project.all_runs() if completes(run)]
+    if not trained:
         return resolve_model(project, "base")
+    return _of_run(trained[-1])
+
+
+def completes(run: Run) -> bool:
+    """Whether a run trained a model that completes prompts, which a reward model does not."""
+    return run.step == "train" and run.metrics.get("makes", MODEL) == MODEL
 
 
 def _of_run(run: Run) -> ModelRef:

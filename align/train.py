@@ -2,22 +2,57 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from align.model import ModelRef, load_model, model_before, resolve_model, weights
+from align.model import (
+    MODEL,
+    Loaded,
+    ModelRef,
+    load_model,
+    model_before,
+    resolve_model,
+    weights,
+)
 from align.recipe import (
-    DpoRecipe,
     PretrainRecipe,
     SftRecipe,
+    Tuning,
     check_trainer_arguments,
     find_recipe,
     load_recipe,
 )
 from annotate.errors import InputError, ProjectError
 from annotate.runs import Draft, Project, Run, RunPlan
+
+
+@dataclass(frozen=True)
+class Method:
+    """How a recipe's method is trained. Importing TRL takes seconds, so nothing is imported yet."""
+
+    config: str
+    """The trainer's configuration class, as `module:name`."""
+    trainer: str
+    """`train(recipe, loaded, rows, draft)`, as `module:name`."""
+    table: str
+    """Which table of a build run it learns from."""
+    makes: str = MODEL
+    """What kind of model its run holds (`align.model`)."""
+
+
+METHODS = {
+    "sft": Method("trl:SFTConfig", "align.train_sft:train_sft", "sft"),
+    "dpo": Method("trl:DPOConfig", "align.train_dpo:train_dpo", "preference"),
+}
+"""Every method that tunes a model which exists, by the name that recipes use."""
+
+Trainer = Callable[[Tuning, Loaded, pa.Table, Draft], None]
 
 
 def train(
@@ -46,31 +81,34 @@ def train(
     recipe = load_recipe(path)
     changed = {"data": data, "model": model, "seed": seed}
     fields = type(recipe).model_fields
-    if isinstance(recipe, PretrainRecipe) and (data or model):
+    if not isinstance(recipe, Tuning) and (data or model):
         raise InputError("pre-training takes neither --data nor --model", where=str(path))
     recipe = recipe.model_copy(
         update={k: v for k, v in changed.items() if v is not None and k in fields}
     )
-    check_trainer_arguments(recipe, _config_class(recipe), path)
+    check_trainer_arguments(recipe, config_class(recipe.method), path)
     if isinstance(recipe, PretrainRecipe):
         from align.pretrain import pretrain
 
         return pretrain(project, recipe, again=again)
+    if not isinstance(recipe, Tuning):
+        raise TypeError(f"no trainer for {recipe.method}")
     return _tune(project, recipe, path, again)
 
 
-def _config_class(recipe: PretrainRecipe | SftRecipe | DpoRecipe) -> type:
-    if isinstance(recipe, PretrainRecipe):
-        from transformers import TrainingArguments
-
-        return TrainingArguments
-    import trl
-
-    config: type = trl.SFTConfig if isinstance(recipe, SftRecipe) else trl.DPOConfig
+def config_class(method: str) -> type:
+    """The class whose fields a recipe of this method may set under `trainer`."""
+    found = METHODS.get(method)
+    config: type = _imported(found.config if found else "transformers:TrainingArguments")
     return config
 
 
-def _tune(project: Project, recipe: SftRecipe | DpoRecipe, path: Path, again: bool) -> Run:
+def _imported(name: str) -> Any:
+    module, _, attribute = name.partition(":")
+    return getattr(import_module(module), attribute)
+
+
+def _tune(project: Project, recipe: Tuning, path: Path, again: bool) -> Run:
     demonstrations = recipe.demonstrations if isinstance(recipe, SftRecipe) else None
     built = None if demonstrations else _build_run(project, recipe)
     round = built.round if built else 0
@@ -87,39 +125,34 @@ def _tune(project: Project, recipe: SftRecipe | DpoRecipe, path: Path, again: bo
         plan = project.again(plan)
     elif (finished := project.finished(plan)) is not None:
         return finished
+    method = METHODS[recipe.method]
     if demonstrations:
         from align.train_sft import demonstration_rows
 
         rows = demonstration_rows(demonstrations)
     else:
-        rows = _rows(plan.parents[0], "sft" if isinstance(recipe, SftRecipe) else "preference")
+        rows = _rows(plan.parents[0], method.table)
     with project.draft(plan) as draft:
         if demonstrations:
             draft.write("sft", rows)
-        draft.note(method=recipe.method, recipe=path.stem, started_from=ref.name)
+        draft.note(
+            method=recipe.method, makes=method.makes, recipe=path.stem, started_from=ref.name
+        )
         _run_trainer(recipe, ref, rows, draft)
     return draft.run
 
 
-def _run_trainer(
-    recipe: SftRecipe | DpoRecipe, ref: ModelRef, rows: pa.Table, draft: Draft
-) -> None:
+def _run_trainer(recipe: Tuning, ref: ModelRef, rows: pa.Table, draft: Draft) -> None:
     from align.training import quiet_libraries
 
     trusted = bool(recipe.trainer.get("trust_remote_code"))
     with quiet_libraries():
         loaded = load_model(ref, trust_remote_code=trusted)
-        if isinstance(recipe, SftRecipe):
-            from align.train_sft import train_sft
-
-            train_sft(recipe, loaded, rows, draft)
-        else:
-            from align.train_dpo import train_dpo
-
-            train_dpo(recipe, loaded, rows, draft)
+        train_by_method: Trainer = _imported(METHODS[recipe.method].trainer)
+        train_by_method(recipe, loaded, rows, draft)
 
 
-def _build_run(project: Project, recipe: SftRecipe | DpoRecipe) -> Run:
+def _build_run(project: Project, recipe: Tuning) -> Run:
     run = project.resolve(recipe.data) if recipe.data else project.latest("build")
     if run.step != "build":
         raise ProjectError("this is not a build run", where=run.id, remedy="`handloom build`")

@@ -29,7 +29,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback
 from transformers.trainer_callback import TrainerState
 
 from align.model import MODEL_FOLDER, device_arguments, save_model
-from align.recipe import DpoRecipe, PretrainRecipe, SftRecipe
+from align.recipe import Recipe
 from annotate.errors import ResourceError, TrainingError
 from annotate.runs import Draft
 
@@ -37,9 +37,7 @@ CHECKPOINTS = "checkpoints"
 LOG = "log.jsonl"
 
 
-def trainer_arguments(
-    recipe: PretrainRecipe | SftRecipe | DpoRecipe, draft: Draft, *, evaluates: bool
-) -> dict[str, Any]:
+def trainer_arguments(recipe: Recipe, draft: Draft, *, evaluates: bool) -> dict[str, Any]:
     """Arguments of a trainer's configuration: ours, what the device wants, then the recipe's."""
     chosen: dict[str, Any] = {
         **device_arguments(),

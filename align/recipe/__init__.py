@@ -1,0 +1,45 @@
+"""One experiment's YAML, checked before anything starts.
+
+    method: dpo
+    model: null              # whatever this method starts from by default
+    trainer: {beta: 0.1, learning_rate: 5.0e-4}
+
+`trainer` goes straight to the trainer's own configuration (TRL's, but for pre-training), under its
+own names. A wrong key is refused with its line and the nearest right one.
+
+- parts: what several methods have in common
+- text, preference: the form of each method's recipe
+- reading: from a file to a form, with the line of what is wrong
+"""
+
+from align.recipe.parts import Architecture, Demonstrations, Lora, Recipe, Tuning
+from align.recipe.preference import FROM_DATA, DpoRecipe
+from align.recipe.reading import (
+    FORMS,
+    SHIPPED,
+    check_trainer_arguments,
+    find_recipe,
+    line_of,
+    load_recipe,
+    nearest,
+)
+from align.recipe.text import PretrainRecipe, SftRecipe
+
+__all__ = [
+    "FORMS",
+    "FROM_DATA",
+    "SHIPPED",
+    "Architecture",
+    "Demonstrations",
+    "DpoRecipe",
+    "Lora",
+    "PretrainRecipe",
+    "Recipe",
+    "SftRecipe",
+    "Tuning",
+    "check_trainer_arguments",
+    "find_recipe",
+    "line_of",
+    "load_recipe",
+    "nearest",
+]

@@ -1,0 +1,169 @@
+"""From a file to a recipe's form, with the line of what is wrong and the nearest right word."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import typing
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from align.recipe.parts import Recipe
+from align.recipe.preference import DpoRecipe
+from align.recipe.text import PretrainRecipe, SftRecipe
+from annotate.errors import InputError
+
+FORMS: dict[str, type[Recipe]] = {
+    "pretrain": PretrainRecipe,
+    "sft": SftRecipe,
+    "dpo": DpoRecipe,
+}
+
+SHIPPED = Path(__file__).parent.parent / "recipes"
+# Set by Handloom itself: where a run lies, what it reports to, the recipe's own seed.
+_OURS = frozenset({"output_dir", "report_to", "seed", "data_seed", "disable_tqdm", "run_name"})
+_NUMBERS = {int, float, bool, type(None), int | None, float | None, bool | None}
+
+
+def find_recipe(name: str | Path, folders: Sequence[Path] = ()) -> Path:
+    """The recipe at this path, or of this name in one of `folders` or among those shipped.
+
+    Raises:
+        InputError: there is none.
+    """
+    given = Path(name)
+    places = [given, *(folder / given.name for folder in (*folders, SHIPPED))]
+    for place in places:
+        for path in (place, Path(f"{place}.yaml")):
+            if path.is_file():
+                return path
+    shipped = sorted(path.stem for path in SHIPPED.glob("*.yaml"))
+    raise InputError(
+        "no such recipe", where=str(name), remedy=nearest(given.stem, shipped, "Shipped")
+    )
+
+
+def load_recipe(path: Path) -> Recipe:
+    """Read and check a recipe.
+
+    Raises:
+        InputError: not YAML, an unknown key (with the nearest known one), or a wrong value; with
+            the line.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        tree = yaml.compose(text, Loader=yaml.SafeLoader)
+        content = yaml.safe_load(text)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise InputError(f"not YAML: {error.problem}", where=f"{path}:{line}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"not YAML: {error}", where=str(path)) from None
+    if not isinstance(content, dict):
+        raise InputError("a recipe is a mapping", where=str(path), remedy="See align/recipes")
+    method = content.get("method")
+    if not isinstance(method, str) or method not in FORMS:
+        raise InputError(
+            f"unknown method {method!r}",
+            where=f"{path}:{line_of(tree, ('method',))}",
+            remedy=nearest(str(method), sorted(FORMS), "Methods"),
+        )
+    try:
+        return FORMS[method].model_validate(content)
+    except ValidationError as error:
+        raise _first_complaint(error, path, tree, FORMS[method]) from None
+
+
+def check_trainer_arguments(recipe: Recipe, config: type, path: Path) -> None:
+    """Refuse `trainer` keys that the configuration class does not have, or that Handloom sets,
+    and what is no number where only a number will do.
+
+    Raises:
+        InputError: naming the key's line, and the nearest one that exists.
+    """
+    known = {field.name for field in dataclasses.fields(config)} - _OURS
+    types = typing.get_type_hints(config)
+    for key, value in recipe.trainer.items():
+        where = f"{path}:{_line_in(path, ('trainer', key))}"
+        if key in _OURS:
+            raise InputError(
+                f"trainer.{key} is set by Handloom", where=where, remedy="Leave it out"
+            )
+        if key not in known:
+            raise InputError(
+                f"{config.__name__} has no argument {key!r}",
+                where=where,
+                remedy=nearest(key, sorted(known), ""),
+            )
+        if (complaint := recipe.complaint(key)) is not None:
+            what, remedy = complaint
+            raise InputError(what, where=where, remedy=remedy)
+        allowed = {types[key], *typing.get_args(types[key])}
+        number = allowed <= _NUMBERS and not recipe.stated_by_data(key)
+        if number and not isinstance(value, int | float | None):
+            raise InputError(
+                f"trainer.{key} must be a number, not {value!r}",
+                where=where,
+                remedy="YAML reads 5e-7 as text; write 5.0e-7",
+            )
+
+
+def _line_in(path: Path, keys: tuple[int | str, ...]) -> int:
+    """The line of a recipe already read where `keys` lead."""
+    return line_of(yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader), keys)
+
+
+def _first_complaint(
+    error: ValidationError, path: Path, tree: yaml.Node | None, form: type[Recipe]
+) -> InputError:
+    """The first of pydantic's complaints, an unknown key before all others, as one of ours."""
+    complaints = error.errors(include_url=False)
+    first = min(complaints, key=lambda complaint: complaint["type"] != "extra_forbidden")
+    keys = tuple(first["loc"])
+    where = f"{path}:{line_of(tree, keys)}"
+    name = ".".join(str(key) for key in keys)
+    if first["type"] == "extra_forbidden":
+        return InputError(
+            f"unknown key {name!r}",
+            where=where,
+            remedy=nearest(str(keys[-1]), _fields_beside(form, keys), "Keys"),
+        )
+    return InputError(f"{name}: {first['msg'].removeprefix('Value error, ')}", where=where)
+
+
+def _fields_beside(form: Any, keys: tuple[int | str, ...]) -> list[str]:
+    """What could stand where the last of `keys` stands."""
+    for key in keys[:-1]:
+        annotation = form.model_fields[str(key)].annotation
+        options = [annotation, *getattr(annotation, "__args__", ())]
+        form = next(o for o in options if isinstance(o, type) and issubclass(o, BaseModel))
+    return sorted(form.model_fields)
+
+
+def nearest(word: str, known: Sequence[str], otherwise: str) -> str:
+    """A remedy: the known word most like `word`; else all of them after the word `otherwise`."""
+    near = difflib.get_close_matches(word, known, n=1)
+    if near:
+        return f"Did you mean {near[0]}?"
+    return f"{otherwise}: {', '.join(known)}" if otherwise else ""
+
+
+def line_of(node: yaml.Node | None, keys: tuple[int | str, ...]) -> int:
+    """The line where `keys` lead, or where they stop leading."""
+    line = 1
+    for key in keys:
+        if isinstance(node, yaml.MappingNode):
+            found = [(k, v) for k, v in node.value if k.value == str(key)]
+            if not found:
+                break
+            line, node = found[0][0].start_mark.line + 1, found[0][1]
+        elif isinstance(node, yaml.SequenceNode) and isinstance(key, int):
+            node = node.value[key]
+            line = node.start_mark.line + 1
+        else:
+            break
+    return line
