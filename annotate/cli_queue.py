@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import click
 
 from annotate.cli import again_option, annotate_commands, chosen_run, here, report, seed_option
+
+if TYPE_CHECKING:
+    from annotate.runs import Run
 
 FIRST_LABELS, MOST_LABELS = 1, 5  # as in annotate.queueing, which takes time to import
 to_option = click.option(
@@ -30,6 +33,14 @@ to_option = click.option(
 @click.option("--most", default=MOST_LABELS, show_default=True, help="Labels of a pair at most.")
 @to_option
 @click.option("--cap", type=int, help="With --to: pairs for one person at most.")
+@click.option(
+    "--whom",
+    type=click.Choice(["fewest", "reliable"]),
+    default="fewest",
+    show_default=True,
+    help="With --to: the most open pairs to whoever has fewest, or to who proved most reliable in "
+    "the judge RUN (at most twice an even share each, or --cap).",
+)
 @click.option("--guideline", default="preference", show_default=True, help="With --to: as in push.")
 @seed_option
 @again_option
@@ -41,6 +52,7 @@ def choose_next(
     most: int,
     to: tuple[str, ...],
     cap: int | None,
+    whom: Literal["fewest", "reliable"],
     guideline: str,
     seed: int,
     again: bool,
@@ -53,11 +65,13 @@ def choose_next(
 
     With --to each pair goes to one person who has not judged it, in a workspace of their own.
     """
-    from annotate.next_items import next_items
+    from annotate.next_items import next_items, reliability_of, share_out
 
     project = here()
     step = {"failures": "failures", "disagreement": "evaluate"}.get(by, "judge")
     runs = [project.resolve(run_id) for run_id in run_ids] or [chosen_run(project, None, step)]
+    if whom == "reliable" and (step != "judge" or not to):
+        raise click.UsageError("--whom reliable goes with --to, and --by entropy or uniform")
     run = next_items(project, runs, n, by, first=first, most=most, seed=seed, again=again)
     why = ", ".join(f"{count} by {reason}" for reason, count in run.metrics["why"].items())
     line = f"{run.metrics['chosen']} of {run.metrics['candidates']} pairs chosen ({why})"
@@ -65,25 +79,22 @@ def choose_next(
         report(run, line, f"handloom push {run.id} --overlap 1")
         return
     report(run, line, "handloom pull, when they have answered")
-    _push_to_each(run.id, to, cap, guideline, seed)
+    worth = reliability_of(runs[0]) if whom == "reliable" else None
+    shared, left = share_out(run.read("chosen"), to, cap, worth)
+    _push_to_each(run, shared, guideline, seed)
+    if left:
+        click.echo(f"  {left} pairs left over: everybody named has judged them or has enough")
 
 
-def _push_to_each(
-    run_id: str, to: tuple[str, ...], cap: int | None, guideline: str, seed: int
-) -> None:
-    from annotate.next_items import share_out
+def _push_to_each(run: Run, shared: dict[str, list[str]], guideline: str, seed: int) -> None:
     from annotate.push import push
 
     project = here()
-    run = project.resolve(run_id)
-    shared, left = share_out(run.read("chosen"), to, cap)
     for name, pairs in shared.items():
         pushed = push(
             project, run, guideline=guideline, overlap=1, select=pairs, to=[name], seed=seed
         )
         click.echo(f"  {pushed.id}: {len(pairs)} items for {name}")
-    if left:
-        click.echo(f"  {left} pairs left over: everybody named has judged them or has enough")
 
 
 @annotate_commands.command("adjudicate")

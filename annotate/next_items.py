@@ -8,7 +8,8 @@ scores of several reward models differ, `failures` by what the last round's mode
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -22,7 +23,15 @@ from annotate.consensus import dawid_skene
 from annotate.errors import InputError
 from annotate.judge import answers_of, pulls_of
 from annotate.orders import random_keys
-from annotate.queueing import FIRST_LABELS, MOST_LABELS, choose, disagreement, entropy
+from annotate.queueing import (
+    BUSIEST,
+    FIRST_LABELS,
+    MOST_LABELS,
+    choose,
+    disagreement,
+    entropy,
+    hand_out,
+)
 from annotate.records import content_id
 from annotate.runs import Project, Run, RunPlan
 from annotate.votes import labels_of_votes
@@ -187,32 +196,47 @@ _CANDIDATES: dict[By, Callable[[Sequence[Run]], pd.DataFrame]] = {
 
 
 def share_out(
-    chosen: pa.Table, people: Sequence[str], cap: int | None = None
+    chosen: pa.Table,
+    people: Sequence[str],
+    cap: int | None = None,
+    reliability: Mapping[str, float] | None = None,
 ) -> tuple[dict[str, list[str]], int]:
     """Give each chosen pair to one person who has not judged it; pairs that nobody can take.
 
     The most wanted pairs go first, each to whoever has the fewest so far (the first by name among
-    equals). One pass, O(pairs × people).
+    equals), or to the most reliable who has fewer than `cap`. O(pairs × people).
 
     Args:
         chosen: table `chosen`.
-        cap: pairs for one person at most.
+        cap: pairs for one person at most. None: no limit; with `reliability` twice an even share.
+        reliability: of each person, as `reliability_of` gives it.
 
     Returns:
         Person → pair ids, of those who get any; and how many pairs are left over.
     """
-    given: dict[str, list[str]] = {name: [] for name in sorted(set(people))}
-    left = 0
-    for pair, known in zip(
-        chosen["pair_id"].to_pylist(), chosen["annotators"].to_pylist(), strict=True
-    ):
-        free = [
-            name
-            for name, pairs in given.items()
-            if name not in known and (cap is None or len(pairs) < cap)
-        ]
-        if free:
-            given[min(free, key=lambda name: len(given[name]))].append(pair)
-        else:
-            left += 1
-    return {name: pairs for name, pairs in given.items() if pairs}, left
+    names = sorted(set(people))
+    if cap is None and reliability is not None:
+        cap = math.ceil(BUSIEST * chosen.num_rows / max(len(names), 1))
+    room = np.full(len(names), chosen.num_rows if cap is None else cap, dtype=np.int64)
+    behind = [set(known) for known in chosen["annotators"].to_pylist()]
+    judged = [[name in known for name in names] for known in behind]
+    worth = None
+    if reliability is not None:
+        worth = np.array([reliability.get(name, np.nan) for name in names])
+    known = np.array(judged, dtype=np.bool_).reshape(-1, len(names))
+    person = hand_out(known, room, worth)
+    given: dict[str, list[str]] = {}
+    for pair, who in zip(chosen["pair_id"].to_pylist(), person.tolist(), strict=True):
+        if who >= 0:
+            given.setdefault(names[who], []).append(pair)
+    return dict(sorted(given.items())), int((person < 0).sum())
+
+
+def reliability_of(judge_run: Run) -> dict[str, float]:
+    """How far above chance each person's votes are (Dawid–Skene), of those who voted.
+
+    0 guesses, or answers against the others; 1 is never wrong. Few votes lean on the panel's habit.
+    """
+    labels = labels_of_votes(judge_run.read("votes"))
+    reliability = dawid_skene(labels, symmetric=True).reliability
+    return dict(zip(labels.annotators, reliability.tolist(), strict=True))

@@ -21,6 +21,9 @@ FIRST_LABELS = 1
 """Labels that every item gets before any is chosen by its score."""
 MOST_LABELS = 5
 """Labels after which an item is left alone: what five people leave open is open."""
+BUSIEST = 2
+"""How many times an even share the most reliable may be given: people tire, and one person's view
+must not become the truth."""
 
 
 def entropy(probability: Reals) -> Reals:
@@ -90,3 +93,30 @@ def choose(
         rank = np.where(early, 0.0, -np.where(np.isnan(scores), 0.0, scores))
     order = np.lexsort((keys, rank, np.where(early, labels, 0), ~early))
     return order[wanted[order]][: max(n, 0)]
+
+
+def hand_out(known: NDArray[np.bool_], room: Codes, reliability: Reals | None = None) -> Codes:
+    """Who labels each item, the most wanted item first; -1 where nobody can.
+
+    By reliability, the items that are most open go to those who are right most often, and what a
+    label costs is the same: the cost-optimal assignment where answers differ in quality is of this
+    kind (Karger, Oh and Shah 2014; Ho, Jabbari and Vaughan, ICML 2013). O(items × people).
+
+    Args:
+        known: who has labelled each item already, shape (items, people).
+        room: labels that each person may still give, shape (people,).
+        reliability: of each person, shape (people,), the best first and equals by turns; None: all
+            by turns. NaN (nothing known) counts as the median of those known.
+    """
+    given = np.zeros(len(room), dtype=np.int64)
+    worth = np.zeros(len(room)) if reliability is None else reliability.astype(np.float64)
+    middle = np.median(worth[~np.isnan(worth)]) if (~np.isnan(worth)).any() else 0.0
+    worth = np.where(np.isnan(worth), middle, worth)
+    found = np.full(len(known), -1, dtype=np.int64)
+    for item, labelled in enumerate(known):
+        free = np.flatnonzero(~labelled & (given < room))
+        if len(free):
+            best = free[worth[free] == worth[free].max()]
+            found[item] = best[np.argmin(given[best])]
+            given[found[item]] += 1
+    return found

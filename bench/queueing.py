@@ -1,5 +1,9 @@
 """Labels needed for the accuracy that uniform labelling buys: by entropy against uniform.
 
+By entropy the next label of a pair comes from anybody (`at_most_5`, `at_most_8`), or from the most
+reliable person who has not judged it (`at_most_5_by_reliable`), reliability being what Dawid–Skene
+holds of the votes bought so far and nobody giving more than twice the mean.
+
     python bench/queueing.py [--quick] [--seeds N] [--data pandalm/testset-v1.json]
 
 Both policies draw from the same stream of answers to each pair, judge by the same Dawid–Skene, and
@@ -22,9 +26,9 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from annotate.consensus import dawid_skene
+from annotate.consensus import Consensus, dawid_skene
 from annotate.labels import Labels
-from annotate.queueing import choose, entropy
+from annotate.queueing import choose, entropy, hand_out
 
 Codes = NDArray[np.int64]
 Reals = NDArray[np.float64]
@@ -34,91 +38,106 @@ CLASSES = ["b", "tie", "a"]
 
 
 @dataclass(frozen=True)
-class Stream:
-    """Every answer that could be bought: the j-th label of each pair, and who gives it."""
+class Panel:
+    """Every answer that could be bought."""
 
     said: Codes
-    """Class, shape (pairs, most)."""
-    by: Codes
-    """Person, shape (pairs, most)."""
-    people: int
+    """Class, shape (pairs, people)."""
+    turn: Codes
+    """The people of each pair in the order in which they come to it, shape (pairs, people)."""
 
-    def judged(self, bought: Codes) -> Reals:
-        """Class probabilities after the first `bought` labels of each pair, shape (pairs, 3)."""
-        there = np.arange(self.said.shape[1])[None, :] < bought[:, None]
+    def first(self, labels: Codes) -> NDArray[np.bool_]:
+        """The first so many people of each pair; shape (pairs, people)."""
+        there = np.zeros(self.said.shape, dtype=np.bool_)
+        places = np.arange(self.said.shape[1])[None, :] < labels[:, None]
+        np.put_along_axis(there, self.turn, places, axis=1)
+        return there
+
+    def judged(self, bought: NDArray[np.bool_]) -> Consensus:
+        """Of the answers bought, shape (pairs, people); classes b, tie, a."""
+        item, person = np.nonzero(bought)
+        pairs, people = bought.shape
         labels = Labels(
-            np.nonzero(there)[0], self.by[there], self.said[there],
-            [str(item) for item in range(len(bought))], [str(one) for one in range(self.people)],
-            CLASSES,
+            item, person, self.said[bought],
+            [str(one) for one in range(pairs)], [str(one) for one in range(people)], CLASSES,
         )  # fmt: skip
-        return dawid_skene(labels, symmetric=True).probability
+        return dawid_skene(labels, symmetric=True)
 
 
 Accuracy = Callable[[Reals], float]
 """Of class probabilities, by something that no policy has seen."""
 
 
-def uniform(stream: Stream, accuracy: Accuracy, targets: Sequence[int]) -> Reals:
+def uniform(panel: Panel, accuracy: Accuracy, targets: Sequence[int]) -> Reals:
     """Accuracy with so many labels of every pair, shape (targets,)."""
-    pairs = len(stream.said)
-    return np.array([accuracy(stream.judged(np.full(pairs, target))) for target in targets])
+    pairs = len(panel.said)
+    bought = [panel.first(np.full(pairs, target)) for target in targets]
+    return np.array([accuracy(panel.judged(some).probability) for some in bought])
 
 
 def by_entropy(
-    stream: Stream, accuracy: Accuracy, grid: Reals, policy: Mapping[str, Any], rng: Any
+    panel: Panel, accuracy: Accuracy, grid: Reals, policy: Mapping[str, Any], rng: Any
 ) -> Reals:
     """Accuracy with `grid` labels a pair on average, chosen by entropy; shape (grid,)."""
-    pairs = len(stream.said)
-    bought = np.zeros(pairs, dtype=np.int64)
-    scores = np.zeros(pairs)
+    pairs, people = panel.said.shape
+    bought = np.zeros((pairs, people), dtype=np.bool_)
+    scores, worth = np.zeros(pairs), None
     found = []
     for target in np.rint(grid * pairs).astype(np.int64):
         while (lacking := int(target - bought.sum())) > 0:
             keys = rng.integers(0, 2**63, pairs).astype(np.uint64)
-            some = choose(lacking, bought, scores, keys, first=policy["first"], most=policy["most"])
-            bought[some] += 1
-        probability = stream.judged(bought)
-        scores = entropy(probability)
-        found.append(accuracy(probability))
+            count = bought.sum(axis=1)
+            some = choose(lacking, count, scores, keys, first=policy["first"], most=policy["most"])
+            if worth is None:
+                bought = panel.first(count + np.isin(np.arange(pairs), some))
+                continue
+            room = int(policy["busiest"] * target / people) - bought.sum(axis=0)
+            who = hand_out(bought[some], np.maximum(room, 0), worth)
+            if (who < 0).all():
+                break
+            bought[some[who >= 0], who[who >= 0]] = True
+        state = panel.judged(bought)
+        scores = entropy(state.probability)
+        worth = state.reliability if policy["whom"] == "reliable" else None
+        found.append(accuracy(state.probability))
     return np.array(found)
 
 
-def simulated(what: Mapping[str, Any], careless: float, most: int, rng: Any) -> tuple[Any, Any]:
-    """A stream of answers of a panel, and the accuracy by the truth, half a point for a tie."""
+def simulated(what: Mapping[str, Any], careless: float, rng: Any) -> tuple[Panel, Accuracy]:
+    """A panel's answers, and the accuracy by the truth, half a point for a tie."""
     pairs, people = what["pairs"], what["people"]
     truth = rng.integers(0, 2, pairs) * 2  # b or a
     bad = round(careless * people)
     ability = rng.uniform(*what["accuracy"], people)
     ability[:bad] = np.where(np.arange(bad) % 2 == 0, 0.5, what["adverse_accuracy"])
-    by = np.argsort(rng.random((pairs, people)), axis=1)[:, :most]
+    turn = np.argsort(rng.random((pairs, people)), axis=1)
     logit = np.log(ability / (1 - ability))
     ease = np.exp(rng.normal(0, what["difficulty"], pairs))  # 1 in the middle
-    chance = 1 / (1 + np.exp(-logit[by] * ease[:, None]))
-    right = rng.random((pairs, most)) < chance
+    chance = 1 / (1 + np.exp(-logit * ease[:, None]))
+    right = rng.random((pairs, people)) < chance
     said = np.where(right, truth[:, None], 2 - truth[:, None])
-    said = np.where(rng.random((pairs, most)) < what["says_tie"], 1, said)
+    said = np.where(rng.random((pairs, people)) < what["says_tie"], 1, said)
 
     def accuracy(probability: Reals) -> float:
         lead = np.sign(probability[:, 2] - probability[:, 0])
         return float(np.mean((1 + lead * (truth - 1)) / 2))
 
-    return Stream(said, by, people), accuracy
+    return Panel(said, turn), accuracy
 
 
-def replayed(path: Path, held_out: int, rng: Any) -> tuple[Stream, Accuracy]:
-    """PandaLM's votes: two people's as a stream, the third's as the judge of accuracy."""
+def replayed(path: Path, held_out: int, rng: Any) -> tuple[Panel, Accuracy]:
+    """PandaLM's votes: two people's as a panel, the third's as the judge of accuracy."""
     rows = json.loads(path.read_text())
     votes = np.array([[row[f"annotator{n}"] for n in (1, 2, 3)] for row in rows])
     classes = np.array([1, 2, 0])[votes]  # 0 a tie, 1 the first, 2 the second
     others = np.array([person for person in range(3) if person != held_out])
-    by = others[np.argsort(rng.random((len(rows), 2)), axis=1)]
-    said = np.take_along_axis(classes, by, axis=1)
+    turn = np.argsort(rng.random((len(rows), 2)), axis=1)
     judge = classes[:, held_out]
 
     def accuracy(probability: Reals) -> float:
         return float(np.mean(probability.argmax(axis=1) == judge))
 
-    return Stream(said, by, 3), accuracy
+    return Panel(classes[:, others], turn), accuracy
 
 
 def labels_to_reach(grid: Reals, curve: Reals, target: float) -> float:
@@ -186,23 +205,25 @@ def run(settings: dict[str, Any], data: Path | None) -> dict[str, Any]:
 
 
 def on_simulation(settings: dict[str, Any], careless: float) -> dict[str, Any]:
-    """One panel: for each cap, the ratio at each target."""
+    """One panel: for each way of choosing, the ratio at each target."""
     policy, targets = settings["policy"], settings["targets"]
     grid = _grid(policy["first"], max(targets), policy["step"])
     even: list[Reals] = []
-    chosen: dict[int, list[Reals]] = {most: [] for most in policy["most"]}
+    ways = {
+        f"at_most_{way['most']}" + ("_by_reliable" if way["whom"] == "reliable" else ""): way
+        for way in policy["ways"]
+    }
+    chosen: dict[str, list[Reals]] = {name: [] for name in ways}
     for seed in range(settings["seeds"]):
         rng = np.random.default_rng([seed, round(100 * careless)])
-        stream, accuracy = simulated(settings["simulation"], careless, max(policy["most"]), rng)
-        even.append(uniform(stream, accuracy, targets))
-        for most, curves in chosen.items():
-            curves.append(by_entropy(stream, accuracy, grid, policy | {"most": most}, rng))
+        panel, accuracy = simulated(settings["simulation"], careless, rng)
+        even.append(uniform(panel, accuracy, targets))
+        for name, way in ways.items():
+            chosen[name].append(by_entropy(panel, accuracy, grid, policy | way, rng))
         print(f"careless {careless:.0%}, seed {seed}: uniform {np.round(even[-1], 4).tolist()}")
     return {
-        f"at_most_{most}": compared(
-            grid, np.array(even), np.array(curves), targets, settings["resamples"]
-        )
-        for most, curves in chosen.items()
+        name: compared(grid, np.array(even), np.array(curves), targets, settings["resamples"])
+        for name, curves in chosen.items()
     }
 
 
@@ -212,18 +233,18 @@ def _grid(first: int, last: int, step: float) -> Reals:
 
 def on_real_votes(settings: dict[str, Any], data: Path) -> dict[str, Any]:
     """From one to two votes a pair, judged by the third: all that three votes can tell."""
-    policy = settings["policy"] | {"first": 1, "most": 2}
+    policy = settings["policy"] | {"first": 1, "most": 2, "whom": "anybody"}
     grid = _grid(1, 2, policy["step"])
     even, chosen = [], []
     for seed in range(settings["seeds"]):
-        streams = [
+        panels = [
             replayed(data, held_out, np.random.default_rng([seed, held_out]))
             for held_out in range(3)
         ]
         # Who is held out is no sample: a seed's three are one draw.
-        even.append(np.mean([uniform(*stream, (1, 2)) for stream in streams], axis=0))
+        even.append(np.mean([uniform(*panel, (1, 2)) for panel in panels], axis=0))
         rng = np.random.default_rng(seed)
-        curves = [by_entropy(*stream, grid, policy, rng) for stream in streams]
+        curves = [by_entropy(*panel, grid, policy, rng) for panel in panels]
         chosen.append(np.mean(curves, axis=0))
     votes, curves = np.array(even), np.array(chosen)
     found = compared(grid, votes[:, 1:], curves, [2], settings["resamples"])

@@ -44,11 +44,11 @@ def test_the_ratio_is_of_the_mean_curve_and_what_is_not_reached_saves_nothing(
     assert (none["ratio"], none["interval"], none["reason"]) == (None, [None, None], "not reached")
 
 
-def test_every_panel_and_cap_has_its_ratios(bench: ModuleType) -> None:
+def test_every_panel_and_way_has_its_ratios(bench: ModuleType) -> None:
     settings = yaml.safe_load((BENCH.with_suffix(".yaml")).read_text())
     settings["simulation"]["pairs"] = 60
     settings["policy"]["step"] = 0.5
     result = bench.run(settings | {"seeds": 2, "resamples": 50}, None)
     for panel in ("simulated_15", "simulated_35"):
-        for cap in ("at_most_5", "at_most_8"):
-            assert set(result[panel][cap]) == {"uniform-3", "uniform-4", "uniform-5"}
+        for way in ("at_most_5", "at_most_8", "at_most_5_by_reliable"):
+            assert set(result[panel][way]) == {"uniform-3", "uniform-4", "uniform-5"}

@@ -10,7 +10,14 @@ from hypothesis.extra import numpy as hnp
 
 from annotate import cli_queue
 from annotate.next_items import share_out
-from annotate.queueing import FIRST_LABELS, MOST_LABELS, choose, disagreement, entropy
+from annotate.queueing import (
+    FIRST_LABELS,
+    MOST_LABELS,
+    choose,
+    disagreement,
+    entropy,
+    hand_out,
+)
 from annotate.records import table_from_rows
 
 
@@ -76,3 +83,38 @@ def test_a_pair_goes_to_who_has_not_judged_it_and_has_the_fewest() -> None:
 
 def test_the_command_offers_what_the_module_does() -> None:
     assert (cli_queue.FIRST_LABELS, cli_queue.MOST_LABELS) == (FIRST_LABELS, MOST_LABELS)
+
+
+def test_the_most_open_items_go_to_the_most_reliable_who_have_room() -> None:
+    nobody = np.zeros((4, 3), dtype=np.bool_)
+    nobody[0, 2] = True  # the best has judged the first item already
+    room = np.array([9, 9, 2])
+    assert hand_out(nobody, room, np.array([0.2, 0.5, 0.9])).tolist() == [1, 2, 2, 1]
+    # Nothing is known of the first: as reliable as the median, 0.7, of the others.
+    assert hand_out(nobody, room, np.array([np.nan, 0.5, 0.9])).tolist() == [0, 2, 2, 0]
+    assert hand_out(nobody, room).tolist() == [0, 1, 2, 0]  # by turns
+    assert hand_out(~nobody, room)[1:].tolist() == [-1, -1, -1]
+    assert hand_out(nobody, np.zeros(3, dtype=np.int64)).tolist() == [-1, -1, -1, -1]
+
+
+@given(st.integers(0, 30), st.integers(1, 6), st.integers(0, 12), st.integers(0, 99))
+def test_nobody_is_given_what_they_know_or_more_than_they_have_room_for(
+    items: int, people: int, most: int, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    known, room = rng.random((items, people)) < 0.4, rng.integers(0, most + 1, people)
+    who = hand_out(known, room, rng.random(people) if seed % 2 else None)
+    given = who >= 0
+    assert not known[given, who[given]].any()
+    assert (np.bincount(who[given], minlength=people) <= room).all()
+    left = room - np.bincount(who[given], minlength=people)
+    assert not (~known[~given] & (left > 0)).any()  # nobody who could take it was left
+
+
+def test_the_reliable_get_at_most_twice_an_even_share() -> None:
+    chosen = chosen_of(*[[]] * 9)
+    worth = {"ada": 0.9, "ben": 0.1, "cem": 0.5}
+    shared, left = share_out(chosen, ["ben", "ada", "cem"], None, worth)
+    # An even share is 3; twice that is 6.
+    assert {name: len(pairs) for name, pairs in shared.items()} == {"ada": 6, "cem": 3}
+    assert (shared["ada"][0], left) == ("j-0", 0)
