@@ -1,4 +1,4 @@
-"""Load, adapt and save a causal language model: the only code that trainers share with generation.
+"""Load, adapt and save a model: the only code that trainers share with generation.
 
 A model is named in one of four ways: `base` (the small one shipped here), a train run's id, a
 folder, or an id on the Hugging Face hub. Remote code is never run unless a recipe asks for it by
@@ -7,10 +7,11 @@ name.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from align.recipe import Lora
 from annotate.errors import ProjectError, TrainingError
@@ -27,6 +28,16 @@ MODEL_FOLDER = "model"
 MODEL, REWARD_MODEL = "model", "reward-model"
 """What a train run may hold, by its metric `makes`: a model that completes prompts, or one that
 scores completions."""
+
+Task = Literal["causal-lm", "reward"]
+"""What a model is loaded for: to complete prompts, or to give a conversation one number."""
+_CLASSES: dict[Task, str] = {
+    "causal-lm": "AutoModelForCausalLM",
+    "reward": "AutoModelForSequenceClassification",
+}
+
+Task = Literal["causal-lm", "seq2seq-lm", "reward"]
+"""What a model is loaded as: the last is a transformer with a head of one score."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +72,7 @@ def resolve_model(project: Project, name: str) -> ModelRef:
         return ModelRef("base", str(BASE))
     folder = Path(name).expanduser()
     if folder.is_dir():
-        if folder.parent == project.runs_dir and (folder / MODEL_FOLDER).is_dir():
+        if folder.parent == project.runs_dir and _folder_in(folder) is not None:
             return _of_run(project.resolve(folder.name))
         return ModelRef(folder.resolve().name, str(folder.resolve()))
     if name.startswith("r") and "-train-" in name:
@@ -93,9 +104,16 @@ def completes(run: Run) -> bool:
 
 
 def _of_run(run: Run) -> ModelRef:
-    if not (run.path / MODEL_FOLDER).is_dir():
+    folder = _folder_in(run.path)
+    if folder is None:
         raise ProjectError("this run holds no model", where=run.id, remedy="Name a train run")
-    return ModelRef(run.id, str(run.path / MODEL_FOLDER), run)
+    return ModelRef(run.id, str(folder), run)
+
+
+def _folder_in(run: Path) -> Path | None:
+    """Where a run's model lies, or its adapters where they stand alone."""
+    folders = (run / MODEL_FOLDER, run / ADAPTER_FOLDER)
+    return next((folder for folder in folders if folder.is_dir()), None)
 
 
 def weights(ref: ModelRef) -> tuple[Path, ...]:
@@ -104,29 +122,47 @@ def weights(ref: ModelRef) -> tuple[Path, ...]:
     return tuple(sorted(folder.glob("*.safetensors"))) if folder.is_dir() else ()
 
 
-def load_model(ref: ModelRef, *, trust_remote_code: bool = False) -> Loaded:
-    """Load a model and its tokenizer, on the accelerator if there is one.
+def load_model(
+    ref: ModelRef,
+    *,
+    task: Task = "causal-lm",
+    quantization: Literal["nf4"] | None = None,
+    trust_remote_code: bool = False,
+    train: Literal["nothing", "adapters", "all"] = "nothing",
+) -> Loaded:
+    """Load a model and its tokenizer.
+
+    A model that is not trained lies on the accelerator, if there is one; of one that is, the
+    trainer decides where. A GPU gets bfloat16, but for weights that are trained themselves: steps
+    of a millionth vanish in its 8 bits of precision.
 
     Raises:
-        TrainingError: it does not exist, cannot be reached, is damaged, or has no chat template.
+        TrainingError: it does not exist, cannot be reached, is damaged, has no chat template, or
+            cannot be quantised or trained.
     """
     import torch
     from huggingface_hub import logging as hub_logging
     from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoTokenizer
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     # It tells of every attempt to reach the hub.
     hub_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     on_gpu = torch.cuda.is_available()
+    half = on_gpu and torch.cuda.is_bf16_supported() and train != "all"
+    options = {"dtype": torch.bfloat16 if half else torch.float32}
+    if quantization is not None:
+        options |= quantized_loading()
+    base = _base(ref, quantized=quantization is not None)
     try:
         tokenizer = AutoTokenizer.from_pretrained(ref.source, trust_remote_code=trust_remote_code)
-        model = AutoModelForCausalLM.from_pretrained(
-            ref.source,
-            dtype=torch.bfloat16 if on_gpu and torch.cuda.is_bf16_supported() else torch.float32,
-            trust_remote_code=trust_remote_code,
+        model = _auto_class(task).from_pretrained(
+            base, trust_remote_code=trust_remote_code, **_head(task), **options
         )
+        _distinct_pad(tokenizer, model)
+        if base != ref.source:
+            model = with_adapters(model, tokenizer, Path(ref.source))
     except torch.cuda.OutOfMemoryError:
         raise TrainingError("it does not fit into the GPU's memory", where=ref.name) from None
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
@@ -137,14 +173,50 @@ def load_model(ref: ModelRef, *, trust_remote_code: bool = False) -> Loaded:
             where=ref.name,
             remedy="Name `base`, a train run, a folder with config.json, or an id of the hub",
         ) from None
-    _distinct_pad(tokenizer, model)
     if tokenizer.chat_template is None:
         raise TrainingError(
             "its tokenizer has no chat template", where=ref.name, remedy="Use a chat model"
         )
-    if on_gpu:
-        model.to(torch.device("cuda"))  # type: ignore[arg-type]
+    if on_gpu and train == "nothing":
+        model.to(torch.device("cuda"))
     return Loaded(ref, model, tokenizer)
+
+
+def _auto_class(task: Task) -> Any:
+    import transformers
+
+    return {
+        "causal-lm": transformers.AutoModelForCausalLM,
+        "seq2seq-lm": transformers.AutoModelForSeq2SeqLM,
+        "reward": transformers.AutoModelForSequenceClassification,
+    }[task]
+
+
+def _head(task: Task) -> dict[str, int]:
+    return {"num_labels": 1} if task == "reward" else {}
+
+
+def _base(ref: ModelRef, *, quantized: bool) -> str:
+    """Where the weights lie: for adapters that stand alone, those that they were trained beside.
+
+    Raises:
+        TrainingError: adapters would have to be merged into weights of 4 bits.
+    """
+    folder = Path(ref.source)
+    if not holds_adapters(folder):
+        return ref.source
+    if quantized:
+        raise TrainingError(
+            "adapters cannot be merged into weights of 4 bits",
+            where=ref.name,
+            remedy=f"`handloom merge {ref.name}` first, and start from what it makes",
+        )
+    started_from = ref.run.metrics.get("started_from", "") if ref.run is not None else ""
+    # A project may have moved since; a run's id stays what it is.
+    if ref.run is not None and (started_from == "base" or "-train-" in started_from):
+        return _base(resolve_model(ref.run.project, started_from), quantized=False)
+    recorded = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    return str(recorded["base_model_name_or_path"])
 
 
 def _distinct_pad(tokenizer: Any, model: Any) -> None:
@@ -159,7 +231,9 @@ def _distinct_pad(tokenizer: Any, model: Any) -> None:
             add_special_tokens(model, tokenizer, ["<|pad|>"])
             tokenizer.pad_token = "<|pad|>"
     tokenizer.padding_side = "left"
-    for settings in (model.config, model.generation_config):
+    for settings in (model.config, getattr(model, "generation_config", None)):
+        if settings is None:
+            continue  # a model that only scores has none for generation
         settings.pad_token_id = tokenizer.pad_token_id
         settings.eos_token_id = tokenizer.eos_token_id
 
@@ -194,29 +268,6 @@ def add_special_tokens(model: Any, tokenizer: Any, tokens: Sequence[str]) -> lis
     return [int(tokenizer.convert_tokens_to_ids(token)) for token in tokens]
 
 
-def lora_config(lora: Lora | None, new_tokens: Sequence[int]) -> LoraConfig | None:
-    """PEFT's configuration of a recipe's adapters; with new tokens all embeddings are trained too.
-
-    Training the new rows alone would be enough, but PEFT's wrapper for that lacks the bias which
-    TRL 1.16 asks a tied output layer for.
-    """
-    if lora is None:
-        return None
-    from peft import LoraConfig
-
-    return LoraConfig(
-        task_type="CAUSAL_LM",
-        r=lora.r,
-        lora_alpha=lora.alpha,
-        lora_dropout=lora.dropout,
-        target_modules=lora.target_modules
-        if isinstance(lora.target_modules, str)
-        else list(lora.target_modules),
-        modules_to_save=["embed_tokens"] if new_tokens else None,
-        ensure_weight_tying=bool(new_tokens),
-    )
-
-
 def device_arguments() -> dict[str, Any]:
     """Trainer arguments that the machine decides: bfloat16 is several times slower on a CPU."""
     import torch
@@ -230,13 +281,3 @@ def device_arguments() -> dict[str, Any]:
         "dataloader_pin_memory": False,
     }
 
-
-def save_model(model: Any, tokenizer: Any, folder: Path) -> None:
-    """Write a model as safetensors with its tokenizer; adapters beside it and merged into it."""
-    from peft import PeftModel
-
-    if isinstance(model, PeftModel):
-        model.save_pretrained(str(folder.parent / "adapter"))
-        model = model.merge_and_unload()
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
