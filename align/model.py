@@ -13,12 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from align.recipe import Lora
+from align.adapters import ADAPTER_FOLDER, holds_adapters, quantized_loading, with_adapters
 from annotate.errors import ProjectError, TrainingError
 from annotate.runs import Project, Run
 
 if TYPE_CHECKING:
-    from peft import LoraConfig
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 BASE = Path(__file__).parent / "base_model"
@@ -154,7 +153,7 @@ def load_model(
     options = {"dtype": torch.bfloat16 if half else torch.float32}
     if quantization is not None:
         options |= quantized_loading()
-    base = _base(ref, quantized=quantization is not None)
+    base = _base(ref)
     try:
         tokenizer = AutoTokenizer.from_pretrained(ref.source, trust_remote_code=trust_remote_code)
         model = _auto_class(task).from_pretrained(
@@ -196,25 +195,16 @@ def _head(task: Task) -> dict[str, int]:
     return {"num_labels": 1} if task == "reward" else {}
 
 
-def _base(ref: ModelRef, *, quantized: bool) -> str:
-    """Where the weights lie: for adapters that stand alone, those that they were trained beside.
-
-    Raises:
-        TrainingError: adapters would have to be merged into weights of 4 bits.
-    """
+def _base(ref: ModelRef) -> str:
+    """Where the weights lie: for adapters that stand alone, those that they were trained beside."""
     folder = Path(ref.source)
     if not holds_adapters(folder):
         return ref.source
-    if quantized:
-        raise TrainingError(
-            "adapters cannot be merged into weights of 4 bits",
-            where=ref.name,
-            remedy=f"`handloom merge {ref.name}` first, and start from what it makes",
-        )
-    started_from = ref.run.metrics.get("started_from", "") if ref.run is not None else ""
-    # A project may have moved since; a run's id stays what it is.
-    if ref.run is not None and (started_from == "base" or "-train-" in started_from):
-        return _base(resolve_model(ref.run.project, started_from), quantized=False)
+    if ref.run is not None:
+        # A project may have moved since; a run's id stays what it is.
+        started_from = str(ref.run.metrics.get("started_from", ""))
+        if started_from == "base" or "-train-" in started_from:
+            return resolve_model(ref.run.project, started_from).source
     recorded = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
     return str(recorded["base_model_name_or_path"])
 
@@ -280,4 +270,3 @@ def device_arguments() -> dict[str, Any]:
         "gradient_checkpointing": False,
         "dataloader_pin_memory": False,
     }
-

@@ -11,10 +11,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from align.adapters import require_start
 from align.model import (
     MODEL,
     Loaded,
     ModelRef,
+    Task,
     load_model,
     model_before,
     resolve_model,
@@ -42,6 +44,8 @@ class Method:
     """`train(recipe, loaded, rows, draft)`, as `module:name`."""
     table: str
     """Which table of a build run it learns from."""
+    task: Task = "causal-lm"
+    """What the model is loaded as."""
     makes: str = MODEL
     """What kind of model its run holds (`align.model`)."""
 
@@ -113,6 +117,7 @@ def _tune(project: Project, recipe: Tuning, path: Path, again: bool) -> Run:
     built = None if demonstrations else _build_run(project, recipe)
     round = built.round if built else 0
     ref = resolve_model(project, recipe.model) if recipe.model else model_before(project, round)
+    require_start(recipe, ref.name, Path(ref.source))
     plan = RunPlan(
         "train",
         round,
@@ -143,12 +148,21 @@ def _tune(project: Project, recipe: Tuning, path: Path, again: bool) -> Run:
 
 
 def _run_trainer(recipe: Tuning, ref: ModelRef, rows: pa.Table, draft: Draft) -> None:
+    from transformers import set_seed
+
     from align.training import quiet_libraries
 
-    trusted = bool(recipe.trainer.get("trust_remote_code"))
+    method = METHODS[recipe.method]
+    set_seed(recipe.seed)  # a new head's weights are random
     with quiet_libraries():
-        loaded = load_model(ref, trust_remote_code=trusted)
-        train_by_method: Trainer = _imported(METHODS[recipe.method].trainer)
+        loaded = load_model(
+            ref,
+            task=method.task,
+            quantization=recipe.quantization,
+            trust_remote_code=bool(recipe.trainer.get("trust_remote_code")),
+            train="adapters" if recipe.adapts else "all",
+        )
+        train_by_method: Trainer = _imported(method.trainer)
         train_by_method(recipe, loaded, rows, draft)
 
 

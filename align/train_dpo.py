@@ -17,7 +17,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from align.model import Loaded, add_special_tokens, lora_config
+from align.adapters import adapter_config
+from align.model import Loaded, add_special_tokens
 from align.preference_set import mean_noise_rate
 from align.recipe import FROM_DATA, DpoRecipe
 from align.training import fit, settings_reported, trainer_arguments
@@ -45,7 +46,7 @@ def train_dpo(recipe: DpoRecipe, loaded: Loaded, rows: pa.Table, draft: Draft) -
     arguments = trainer_arguments(recipe, draft, evaluates=len(sets["eval"]) > 0)
     if arguments.get("label_smoothing") == FROM_DATA:
         arguments["label_smoothing"] = flip_probability(rows, draft)
-    arguments.setdefault("precompute_ref_log_probs", recipe.lora is None)
+    arguments.setdefault("precompute_ref_log_probs", not recipe.adapts)
     with settings_reported(draft.plan.run_id):
         trainer = DPOTrainer(
             model=loaded.model,
@@ -53,7 +54,7 @@ def train_dpo(recipe: DpoRecipe, loaded: Loaded, rows: pa.Table, draft: Draft) -
             train_dataset=sets["train"],
             eval_dataset=sets["eval"] if len(sets["eval"]) else None,
             processing_class=loaded.tokenizer,
-            peft_config=lora_config(recipe.lora, new),
+            peft_config=adapter_config(recipe, new),
         )
     draft.note(pairs=len(sets["train"]), eval_pairs=len(sets["eval"]))
     fit(trainer, loaded.tokenizer, draft)

@@ -12,7 +12,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from align.model import Loaded, add_special_tokens, lora_config
+from align.adapters import adapter_config
+from align.model import Loaded, add_special_tokens
 from align.recipe import Demonstrations, SftRecipe
 from align.training import fit, settings_reported, trainer_arguments
 from annotate import support_desk
@@ -39,7 +40,7 @@ def train_sft(recipe: SftRecipe, loaded: Loaded, rows: pa.Table, draft: Draft) -
             train_dataset=sets["train"],
             eval_dataset=sets["eval"] if len(sets["eval"]) else None,
             processing_class=loaded.tokenizer,
-            peft_config=lora_config(recipe.lora, new),
+            peft_config=adapter_config(recipe, new),
         )
     draft.note(rows=len(sets["train"]), eval_rows=len(sets["eval"]))
     fit(trainer, loaded.tokenizer, draft)

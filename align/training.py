@@ -28,7 +28,8 @@ from rich.progress import (
 from transformers import PrinterCallback, Trainer, TrainerCallback
 from transformers.trainer_callback import TrainerState
 
-from align.model import MODEL_FOLDER, device_arguments, save_model
+from align.adapters import save_model
+from align.model import MODEL_FOLDER, device_arguments
 from align.recipe import Recipe
 from annotate.errors import ResourceError, TrainingError
 from annotate.runs import Draft

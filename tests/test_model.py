@@ -17,14 +17,11 @@ from align.model import (
     add_special_tokens,
     device_arguments,
     load_model,
-    lora_config,
     model_before,
     newest_model,
     resolve_model,
-    save_model,
     weights,
 )
-from align.recipe import Lora
 from annotate.errors import ProjectError, TrainingError
 from annotate.runs import Project, Run, RunPlan
 
@@ -152,29 +149,6 @@ def test_new_special_tokens_grow_the_embeddings_from_their_mean(
     assert loaded.model.get_output_embeddings().weight is grown
     assert loaded.tokenizer.tokenize("a<|tool|>b")[1] == "<|tool|>"
     assert loaded.tokenizer.convert_tokens_to_ids("<|assistant|>") == 4
-
-
-def test_adapters_are_saved_alone_and_merged(project: Project, tiny: Path, tmp_path: Path) -> None:
-    from peft import get_peft_model
-
-    loaded = load_model(resolve_model(project, str(tiny)))
-    ids = add_special_tokens(loaded.model, loaded.tokenizer, ["<|tool|>"])
-    adapted = get_peft_model(loaded.model, lora_config(Lora(r=2, alpha=4), ids))
-    with torch.no_grad():
-        for name, weight in adapted.named_parameters():
-            if "lora_B" in name or "token_adapter" in name:
-                weight.add_(0.1)
-    words = torch.tensor([[10, 20, 30, ids[0]]])
-    expected = adapted(words).logits
-    save_model(adapted, loaded.tokenizer, tmp_path / "run" / MODEL_FOLDER)
-    assert (tmp_path / "run" / "adapter" / "adapter_model.safetensors").is_file()
-    merged = load_model(resolve_model(project, str(tmp_path / "run" / MODEL_FOLDER)))
-    torch.testing.assert_close(merged.model(words).logits, expected, atol=1e-4, rtol=1e-4)
-    assert merged.tokenizer.convert_tokens_to_ids("<|tool|>") == ids[0]
-
-
-def test_no_adapters_without_a_recipe_for_them() -> None:
-    assert lora_config(None, []) is None
 
 
 def test_local_weights_identify_a_model(project: Project, tiny: Path, tmp_path: Path) -> None:

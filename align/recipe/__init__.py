@@ -12,7 +12,7 @@ own names. A wrong key is refused with its line and the nearest right one.
 - reading: from a file to a form, with the line of what is wrong
 """
 
-from align.recipe.parts import Architecture, Demonstrations, Lora, Recipe, Tuning
+from align.recipe.parts import Architecture, Demonstrations, Lora, Prefix, Recipe, Tuning
 from align.recipe.preference import FROM_DATA, DpoRecipe
 from align.recipe.reading import (
     FORMS,
@@ -33,6 +33,7 @@ __all__ = [
     "Demonstrations",
     "DpoRecipe",
     "Lora",
+    "Prefix",
     "PretrainRecipe",
     "Recipe",
     "SftRecipe",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 
 class Part(BaseModel):
@@ -23,6 +23,15 @@ class Lora(Part):
     dropout: float = Field(0.0, ge=0, lt=1)
     target_modules: str | tuple[str, ...] = "all-linear"
     """Names of the layers that get adapters."""
+    dora: bool = False
+    """Also learn the length of each weight column apart from its direction (Liu et al. 2024)."""
+
+
+class Prefix(Part):
+    """A learnt prefix of keys and values before every layer's own (Li and Liang 2021)."""
+
+    tokens: int = Field(ge=1)
+    """How many positions."""
 
 
 class Demonstrations(Part):
@@ -75,6 +84,38 @@ class Tuning(Recipe):
     data: str | None = None
     """Id of a build run. Left out: the newest."""
     lora: Lora | None = None
-    """Left out: every weight is trained."""
+    """Left out, and no `prefix` either: every weight is trained."""
+    prefix: Prefix | None = None
+    """Instead of `lora`. A prefix stays apart from the weights: it cannot be merged into them."""
+    quantization: Literal["nf4"] | None = None
+    """Keep the frozen weights in 4 bits (QLoRA, Dettmers et al. 2023); needs an NVIDIA GPU."""
     new_special_tokens: tuple[str, ...] = ()
     """Added to the tokenizer; the embeddings grow, starting from their mean."""
+
+    @property
+    def adapts(self) -> bool:
+        """Whether the model's own weights stay as they are, adapters being trained beside them."""
+        return self.lora is not None or self.prefix is not None
+
+    @field_validator("prefix")
+    @classmethod
+    def _instead_of_lora(cls, prefix: Prefix | None, info: ValidationInfo) -> Prefix | None:
+        if prefix is not None and info.data.get("lora") is not None:
+            raise ValueError("takes the place of lora. Leave one of them out")
+        return prefix
+
+    @field_validator("quantization")
+    @classmethod
+    def _adapters_beside_4_bits(cls, quantization: str | None, info: ValidationInfo) -> str | None:
+        if quantization is not None and not (info.data.get("lora") or info.data.get("prefix")):
+            raise ValueError("weights in 4 bits cannot be trained themselves. Add lora: {}")
+        return quantization
+
+    @field_validator("new_special_tokens")
+    @classmethod
+    def _a_prefix_trains_no_embedding(
+        cls, tokens: tuple[str, ...], info: ValidationInfo
+    ) -> tuple[str, ...]:
+        if tokens and info.data.get("prefix") is not None:
+            raise ValueError("a prefix leaves their embeddings untrained. Take lora instead")
+        return tokens

@@ -1,0 +1,174 @@
+"""Train little beside a frozen model: low-rank adapters, with weights in 4 bits, or a prefix.
+
+What is trained is kept alone in a run's `adapter/`. Low-rank adapters are merged into a copy of the
+model as well, `model/`, unless the weights beside them were rounded to 4 bits: then `load_model`
+puts base and adapters together again, in full precision, as `handloom merge` does for good. A
+prefix is no change of any weight and stays apart for ever.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from align.recipe import Tuning
+from annotate.errors import TrainingError
+
+if TYPE_CHECKING:
+    from peft import PeftConfig
+
+ADAPTER_FOLDER = "adapter"
+"""Beside the model's folder in a train run."""
+
+_ADAPTER_FILE = "adapter_config.json"
+_PEFT_TASKS = {"causal-lm": "CAUSAL_LM", "seq2seq-lm": "SEQ_2_SEQ_LM", "reward": "SEQ_CLS"}
+
+
+def adapter_config(
+    recipe: Tuning, new_tokens: Sequence[int], *, task: str = "causal-lm"
+) -> PeftConfig | None:
+    """PEFT's configuration of a recipe's adapters; None where every weight is trained.
+
+    With new tokens all embeddings are trained too. Training the new rows alone would be enough, but
+    PEFT's wrapper for that lacks the bias which TRL 1.16 asks a tied output layer for.
+
+    Args:
+        new_tokens: ids of the tokens that the recipe added.
+        task: as for `load_model`.
+    """
+    from peft import LoraConfig, PrefixTuningConfig
+
+    if recipe.prefix is not None:
+        # Zeros disturb the model least: they take a share of the attention and add nothing.
+        return PrefixTuningConfig(
+            task_type=_PEFT_TASKS[task],
+            num_virtual_tokens=recipe.prefix.tokens,
+            init_weights="zero",
+        )
+    if (lora := recipe.lora) is None:
+        return None
+    return LoraConfig(
+        task_type=_PEFT_TASKS[task],
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=lora.target_modules
+        if isinstance(lora.target_modules, str)
+        else list(lora.target_modules),
+        use_dora=lora.dora,
+        modules_to_save=["embed_tokens"] if new_tokens else None,
+        ensure_weight_tying=bool(new_tokens),
+    )
+
+
+def quantized_loading() -> dict[str, Any]:
+    """Arguments of `from_pretrained` for weights in 4 bits (Dettmers et al. 2023, section 3).
+
+    Raises:
+        TrainingError: there is no NVIDIA GPU, or bitsandbytes is not installed.
+    """
+    import torch
+    from accelerate import PartialState
+    from transformers import BitsAndBytesConfig
+
+    if not torch.cuda.is_available():
+        raise TrainingError(
+            "quantization: nf4 needs an NVIDIA GPU, and there is none here",
+            remedy="Leave quantization out: plain lora trains the same adapters",
+        )
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise TrainingError(
+            "quantization: nf4 needs bitsandbytes", remedy="pip install 'handloom[gpu]'"
+        )
+    return {
+        "quantization_config": BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=torch.bfloat16,
+        ),
+        # A rounded model cannot be moved afterwards: each process loads it where it trains.
+        "device_map": {"": PartialState().local_process_index},
+    }
+
+
+def holds_adapters(folder: Path) -> bool:
+    """Whether a folder has adapters, and not a model."""
+    return (folder / _ADAPTER_FILE).is_file()
+
+
+def require_start(recipe: Tuning, name: str, folder: Path) -> None:
+    """Refuse to train onto adapters that stand alone where that would lose them.
+
+    Args:
+        name: of the model that training starts from.
+        folder: where it lies; a hub id is no folder with adapters.
+
+    Raises:
+        TrainingError: it is a prefix, or what is trained would itself stand alone beside them.
+    """
+    if not holds_adapters(folder):
+        return
+    if _is_prefix(folder):
+        raise TrainingError(
+            "a learnt prefix cannot be trained any further",
+            where=name,
+            remedy="Start from the model that it was learnt beside",
+        )
+    if recipe.quantization is not None or recipe.prefix is not None:
+        raise TrainingError(
+            "its adapters are not merged into its weights yet",
+            where=name,
+            remedy=f"`handloom merge {name}`, and start from what that makes",
+        )
+
+
+def _is_prefix(folder: Path) -> bool:
+    recorded = json.loads((folder / _ADAPTER_FILE).read_text(encoding="utf-8"))
+    return bool(recorded["peft_type"] == "PREFIX_TUNING")
+
+
+def with_adapters(model: Any, tokenizer: Any, folder: Path) -> Any:
+    """A base model with the adapters of `folder`: merged into it where they can be.
+
+    Args:
+        model: loaded in 16 or 32 bits, whatever it was when the adapters were trained.
+        tokenizer: as saved with the adapters; the embeddings grow to it.
+
+    Returns:
+        A plain model; with a prefix, PEFT's wrapper around it.
+    """
+    from peft import PeftModel
+
+    if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
+        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    adapted = PeftModel.from_pretrained(model, str(folder))
+    if adapted.active_peft_config.is_prompt_learning:
+        return adapted
+    merged = adapted.merge_and_unload()
+    # Where whoever wants this model again, as TRL does for a reference, finds it.
+    merged.config._name_or_path = str(folder)
+    return merged
+
+
+def save_model(model: Any, tokenizer: Any, folder: Path) -> None:
+    """Write a model as safetensors with its tokenizer; adapters beside it and merged into it.
+
+    Where adapters cannot be merged (a prefix; weights in 4 bits) `folder` is not made.
+    """
+    from peft import PeftModel
+
+    if isinstance(model, PeftModel):
+        apart = folder.parent / ADAPTER_FOLDER
+        model.save_pretrained(str(apart))
+        model.config.save_pretrained(str(apart))
+        tokenizer.save_pretrained(apart)
+        rounded = getattr(model.get_base_model(), "hf_quantizer", None) is not None
+        if rounded or model.active_peft_config.is_prompt_learning:
+            return
+        model = model.merge_and_unload()
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)

@@ -1,0 +1,120 @@
+"""Adapters: low-rank, with magnitudes, and a prefix; saved alone, merged, found again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from loop_runs import new_project
+from tiny_model import write_tiny_model
+
+from align.adapters import adapter_config, quantized_loading, require_start, save_model
+from align.model import MODEL_FOLDER, Loaded, ModelRef, add_special_tokens, load_model
+from align.recipe import Lora, Prefix, SftRecipe
+from annotate.errors import TrainingError
+from annotate.runs import Project, RunPlan
+
+WORDS = torch.tensor([[10, 20, 30, 40]])
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    return new_project(tmp_path / "project")
+
+
+@pytest.fixture
+def loaded(tmp_path: Path) -> Loaded:
+    folder = write_tiny_model(tmp_path / "tiny")
+    return load_model(ModelRef("tiny", str(folder)), train="adapters")
+
+
+def adapted(loaded: Loaded, recipe: SftRecipe, new: list[int]) -> torch.nn.Module:
+    """The model with adapters that do something."""
+    from peft import get_peft_model
+
+    model = get_peft_model(loaded.model, adapter_config(recipe, new))
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "lora_B" in name or "prompt_encoder" in name or "magnitude" in name:
+                weight.add_(0.1)
+    return model.eval()
+
+
+LORA = SftRecipe(method="sft", lora=Lora(r=2, alpha=4))
+DORA = SftRecipe(method="sft", lora=Lora(r=2, alpha=4, dora=True))
+PREFIX = SftRecipe(method="sft", prefix=Prefix(tokens=3))
+
+
+@pytest.mark.parametrize("recipe", [LORA, DORA], ids=["lora", "dora"])
+def test_adapters_are_saved_alone_and_merged(
+    loaded: Loaded, recipe: SftRecipe, tmp_path: Path
+) -> None:
+    ids = add_special_tokens(loaded.model, loaded.tokenizer, ["<|tool|>"])
+    before = loaded.model(WORDS).logits
+    model = adapted(loaded, recipe, ids)
+    expected = model(WORDS).logits
+    assert not torch.allclose(expected, before, atol=0.01)
+    save_model(model, loaded.tokenizer, tmp_path / "run" / MODEL_FOLDER)
+    assert (tmp_path / "run" / "adapter" / "adapter_model.safetensors").is_file()
+    for folder in (MODEL_FOLDER, "adapter"):
+        found = load_model(ModelRef("again", str(tmp_path / "run" / folder)))
+        torch.testing.assert_close(found.model(WORDS).logits, expected, atol=1e-4, rtol=1e-4)
+        assert found.tokenizer.convert_tokens_to_ids("<|tool|>") == ids[0]
+
+
+def test_a_prefix_stays_apart_and_is_found_again(loaded: Loaded, tmp_path: Path) -> None:
+    before = loaded.model(WORDS).logits
+    model = adapted(loaded, PREFIX, [])
+    expected = model(WORDS).logits
+    assert not torch.allclose(expected, before, atol=0.01)
+    # Keys and values of 3 positions in 2 layers of hidden size 32.
+    assert sum(p.numel() for p in model.parameters() if p.requires_grad) == 3 * 2 * 2 * 32
+    save_model(model, loaded.tokenizer, tmp_path / "run" / MODEL_FOLDER)
+    assert not (tmp_path / "run" / MODEL_FOLDER).exists()
+    found = load_model(ModelRef("again", str(tmp_path / "run" / "adapter")))
+    torch.testing.assert_close(found.model(WORDS).logits, expected)
+
+
+def test_no_adapters_without_a_recipe_for_them() -> None:
+    assert adapter_config(SftRecipe(method="sft"), []) is None
+    assert not SftRecipe(method="sft").adapts
+    assert LORA.adapts
+    assert PREFIX.adapts
+
+
+def test_a_runs_adapters_find_their_base_where_the_project_has_moved(
+    project: Project, loaded: Loaded, tmp_path: Path
+) -> None:
+    with project.draft(RunPlan("train", 0)) as draft:
+        save_model(loaded.model, loaded.tokenizer, draft.path / MODEL_FOLDER)
+        draft.note(method="sft")
+    first = load_model(ModelRef(draft.run.id, str(draft.run.path / MODEL_FOLDER), draft.run))
+    with project.draft(RunPlan("train", 1)) as second:
+        model = adapted(first, PREFIX, [])
+        expected = model(WORDS).logits
+        save_model(model, first.tokenizer, second.path / MODEL_FOLDER)
+        second.note(method="sft", started_from=draft.run.id)
+    moved = project.root.rename(tmp_path / "moved")
+    run = Project.find(moved).resolve(second.run.id)
+    found = load_model(ModelRef(run.id, str(run.path / "adapter"), run))
+    torch.testing.assert_close(found.model(WORDS).logits, expected)
+
+
+def test_what_would_lose_adapters_is_refused(loaded: Loaded, tmp_path: Path) -> None:
+    save_model(adapted(loaded, PREFIX, []), loaded.tokenizer, tmp_path / "prefix" / MODEL_FOLDER)
+    with pytest.raises(TrainingError, match="p: a learnt prefix cannot be trained any further"):
+        require_start(LORA, "p", tmp_path / "prefix" / "adapter")
+    other = load_model(loaded.ref, train="adapters")
+    save_model(adapted(other, LORA, []), other.tokenizer, tmp_path / "lora" / MODEL_FOLDER)
+    with pytest.raises(TrainingError, match="`handloom merge l`"):
+        require_start(PREFIX, "l", tmp_path / "lora" / "adapter")
+    require_start(LORA, "l", tmp_path / "lora" / "adapter")
+    require_start(PREFIX, "l", tmp_path / "lora" / MODEL_FOLDER)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="what a machine without GPU says")
+def test_weights_in_4_bits_need_a_gpu() -> None:
+    with pytest.raises(TrainingError, match="needs an NVIDIA GPU") as caught:
+        quantized_loading()
+    assert "plain lora" in caught.value.remedy
