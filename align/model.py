@@ -28,12 +28,8 @@ MODEL, REWARD_MODEL = "model", "reward-model"
 """What a train run may hold, by its metric `makes`: a model that completes prompts, or one that
 scores completions."""
 
-Task = Literal["causal-lm", "reward"]
-"""What a model is loaded for: to complete prompts, or to give a conversation one number."""
-_CLASSES: dict[Task, str] = {
-    "causal-lm": "AutoModelForCausalLM",
-    "reward": "AutoModelForSequenceClassification",
-}
+TOKENS_IN_TEXTS = "tokens_in_texts"
+"""In a model's configuration: the special tokens that texts may use, those a recipe added."""
 
 Task = Literal["causal-lm", "seq2seq-lm", "reward"]
 """What a model is loaded as: the last is a transformer with a head of one score."""
@@ -136,8 +132,9 @@ def load_model(
     of a millionth vanish in its 8 bits of precision.
 
     Raises:
-        TrainingError: it does not exist, cannot be reached, is damaged, has no chat template, or
-            cannot be quantised or trained.
+        TrainingError: it does not exist, cannot be reached, is damaged, has no chat template,
+            cannot be quantised or trained, or scores completions where one is wanted that writes
+            them.
     """
     import torch
     from huggingface_hub import logging as hub_logging
@@ -172,6 +169,10 @@ def load_model(
             where=ref.name,
             remedy="Name `base`, a train run, a folder with config.json, or an id of the hub",
         ) from None
+    if task != "reward" and scores(model):
+        raise TrainingError(
+            "it scores completions and writes none", where=ref.name, remedy="Name another model"
+        )
     if tokenizer.chat_template is None:
         raise TrainingError(
             "its tokenizer has no chat template", where=ref.name, remedy="Use a chat model"
@@ -193,6 +194,12 @@ def _auto_class(task: Task) -> Any:
 
 def _head(task: Task) -> dict[str, int]:
     return {"num_labels": 1} if task == "reward" else {}
+
+
+def scores(model: Any) -> bool:
+    """Whether a loaded model came with a head that scores; if not, "reward" made a random one."""
+    names = model.config.architectures or []
+    return any(name.endswith("ForSequenceClassification") for name in names)
 
 
 def _base(ref: ModelRef) -> str:
@@ -218,7 +225,7 @@ def _distinct_pad(tokenizer: Any, model: Any) -> None:
         if unused is not None and unused != tokenizer.eos_token:
             tokenizer.pad_token = unused
         else:
-            add_special_tokens(model, tokenizer, ["<|pad|>"])
+            add_special_tokens(model, tokenizer, ["<|pad|>"], in_texts=False)
             tokenizer.pad_token = "<|pad|>"
     tokenizer.padding_side = "left"
     for settings in (model.config, getattr(model, "generation_config", None)):
@@ -228,11 +235,16 @@ def _distinct_pad(tokenizer: Any, model: Any) -> None:
         settings.eos_token_id = tokenizer.eos_token_id
 
 
-def add_special_tokens(model: Any, tokenizer: Any, tokens: Sequence[str]) -> list[int]:
+def add_special_tokens(
+    model: Any, tokenizer: Any, tokens: Sequence[str], *, in_texts: bool = True
+) -> list[int]:
     """Teach the tokenizer new special tokens and give each an embedding, the mean of the others.
 
     A random start would put the new rows far from all that the model has seen (Hewitt, 2021,
     "Initializing new word embeddings for pretrained language models").
+
+    Args:
+        in_texts: messages may use them, which `align.conversations` allows no other special token.
 
     Returns:
         The ids of `tokens`, those that it knew already included.
@@ -255,6 +267,9 @@ def add_special_tokens(model: Any, tokenizer: Any, tokens: Sequence[str]) -> lis
             }
             for table in tables.values():
                 table[new] = table[: min(new)].mean(dim=0)
+    if in_texts and tokens:
+        known_to_texts = getattr(model.config, TOKENS_IN_TEXTS, [])
+        setattr(model.config, TOKENS_IN_TEXTS, sorted({*known_to_texts, *tokens}))
     return [int(tokenizer.convert_tokens_to_ids(token)) for token in tokens]
 
 
