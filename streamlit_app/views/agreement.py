@@ -11,13 +11,11 @@ import streamlit as st
 from annotate.errors import HandloomError
 from annotate.runs import Run
 from streamlit_app.charts import confusion_grid, kappa_grid, two_intervals
+from streamlit_app.choosing import choose_judge_run
 from streamlit_app.data import (
     agreement,
     figure_rows,
     kappas,
-    of_step,
-    open_project,
-    readable_runs,
 )
 from streamlit_app.plain import (
     QUESTIONS,
@@ -180,16 +178,9 @@ def show_run(run: Run) -> None:
 def show() -> None:
     """The page."""
     st.title("Agreement")
-    runs = of_step(readable_runs(open_project())[0], "judge")
-    if not runs:
-        show_next(
-            "Nothing has been judged yet. When people have answered in Argilla:",
-            "handloom pull",
-            "handloom judge",
-        )
+    run = choose_judge_run()
+    if run is None:
         return
-    by_id = {run.id: run for run in runs}
-    run = by_id[st.selectbox("Judged in", list(by_id), key="run", bind="query-params")]
     try:
         show_run(run)
     except HandloomError as error:

@@ -12,9 +12,10 @@ from annotate.errors import HandloomError
 from annotate.judge import pulls_of
 from annotate.runs import Run
 from streamlit_app.charts import estimates
-from streamlit_app.data import estimate_row, of_step, open_project, readable_runs
+from streamlit_app.choosing import choose_judge_run
+from streamlit_app.data import estimate_row
 from streamlit_app.people import flag_lines, missing, people_table, recorded_annotators
-from streamlit_app.plain import QUESTIONS, escaped, show_error, show_next
+from streamlit_app.plain import QUESTIONS, escaped, show_error
 from streamlit_app.tables import answers_by_annotator
 
 # People shown in the chart, the least accurate; the table has all.
@@ -129,16 +130,9 @@ def show_figures(run: Run) -> None:
 def show() -> None:
     """The page."""
     st.title("Annotators")
-    runs = of_step(readable_runs(open_project())[0], "judge")
-    if not runs:
-        show_next(
-            "Nothing has been judged yet. When people have answered in Argilla:",
-            "handloom pull",
-            "handloom judge",
-        )
+    run = choose_judge_run()
+    if run is None:
         return
-    by_id = {run.id: run for run in runs}
-    run = by_id[st.selectbox("Judged in", list(by_id), key="run", bind="query-params")]
     for part in (show_summary, show_flags, show_figures, show_annotators):
         try:
             part(run)

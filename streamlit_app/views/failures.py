@@ -9,6 +9,7 @@ import streamlit as st
 
 from annotate.errors import HandloomError
 from annotate.runs import Run
+from streamlit_app.choosing import choose_run
 from streamlit_app.data import judge_in_words, of_step, open_project, readable_runs
 from streamlit_app.plain import escaped, show_error, show_next, show_text
 from streamlit_app.sending import offer_to_send
@@ -52,12 +53,6 @@ def forget_picked(run: Run) -> None:
 def toggled(run: Run, failure_id: str) -> None:
     """Take note of a checkbox that was just clicked."""
     set_picked(run, [failure_id], st.session_state[pick_key(run, failure_id)])
-
-
-def choose_run(runs: list[Run]) -> Run:
-    """The run whose failures are shown: the newest unless another is chosen."""
-    by_id = {run.id: run for run in runs}
-    return by_id[st.selectbox("Failures of", list(by_id), key="run", bind="query-params")]
 
 
 def ask_query(run: Run, sort: str) -> FailureQuery:
@@ -164,7 +159,7 @@ def show() -> None:
         return
     run_column, sort_column = st.columns([2, 2])
     with run_column:
-        run = choose_run(runs)
+        run = choose_run("Failures of", runs)
     with sort_column:
         sort = st.selectbox("Sort", list(SORTS), key="sort", bind="query-params")
     with st.sidebar:
