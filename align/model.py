@@ -66,10 +66,12 @@ def resolve_model(project: Project, name: str) -> ModelRef:
     if name == "base":
         return ModelRef("base", str(BASE))
     folder = Path(name).expanduser()
+    if not folder.is_dir() and "/" in name:
+        folder = project.runs_dir / name
     if folder.is_dir():
         if folder.parent == project.runs_dir and _folder_in(folder) is not None:
             return _of_run(project.resolve(folder.name))
-        return ModelRef(folder.resolve().name, str(folder.resolve()))
+        return _of_folder(project, folder.resolve())
     if name.startswith("r") and "-train-" in name:
         return _of_run(project.resolve(name))
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
@@ -103,6 +105,16 @@ def _of_run(run: Run) -> ModelRef:
     if folder is None:
         raise ProjectError("this run holds no model", where=run.id, remedy="Name a train run")
     return ModelRef(run.id, str(folder), run)
+
+
+def _of_folder(project: Project, folder: Path) -> ModelRef:
+    """A model's folder; within a train run, a checkpoint, called by the run and its place there."""
+    runs = project.runs_dir.resolve()
+    if runs in folder.parents:
+        run_id, *inside = folder.relative_to(runs).parts
+        if inside and not run_id.startswith("."):
+            return ModelRef("/".join((run_id, *inside)), str(folder), project.resolve(run_id))
+    return ModelRef(folder.name, str(folder))
 
 
 def _folder_in(run: Path) -> Path | None:
@@ -150,7 +162,7 @@ def load_model(
     options = {"dtype": torch.bfloat16 if half else torch.float32}
     if quantization is not None:
         options |= quantized_loading()
-    base = _base(ref)
+    base = base_folder(ref)
     try:
         tokenizer = AutoTokenizer.from_pretrained(ref.source, trust_remote_code=trust_remote_code)
         model = _auto_class(task).from_pretrained(
@@ -202,7 +214,7 @@ def scores(model: Any) -> bool:
     return any(name.endswith("ForSequenceClassification") for name in names)
 
 
-def _base(ref: ModelRef) -> str:
+def base_folder(ref: ModelRef) -> str:
     """Where the weights lie: for adapters that stand alone, those that they were trained beside."""
     folder = Path(ref.source)
     if not holds_adapters(folder):
