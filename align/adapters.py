@@ -108,8 +108,15 @@ def require_start(recipe: Tuning, name: str, folder: Path) -> None:
         folder: where it lies; a hub id is no folder with adapters.
 
     Raises:
-        TrainingError: it is a prefix, or what is trained would itself stand alone beside them.
+        TrainingError: it is a prefix, or what is trained would itself stand alone beside them; or
+            the recipe trains a prefix and wants layers computed again, which would forget it.
     """
+    if recipe.prefix is not None and recipe.trainer.get("gradient_checkpointing"):
+        raise TrainingError(
+            "a prefix cannot be trained with gradient_checkpointing",
+            where=name,
+            remedy="Leave trainer.gradient_checkpointing out",
+        )
     if not holds_adapters(folder):
         return
     if _is_prefix(folder):

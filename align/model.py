@@ -285,12 +285,16 @@ def add_special_tokens(
     return [int(tokenizer.convert_tokens_to_ids(token)) for token in tokens]
 
 
-def device_arguments() -> dict[str, Any]:
-    """Trainer arguments that the machine decides: bfloat16 is several times slower on a CPU."""
+def device_arguments(device: Literal["cpu", "cuda"] | None = None) -> dict[str, Any]:
+    """Trainer arguments that a device decides: bfloat16 is several times slower on a CPU.
+
+    Args:
+        device: None: what this machine has.
+    """
     import torch
 
-    if torch.cuda.is_available():
-        return {"bf16": torch.cuda.is_bf16_supported()}
+    if device == "cuda" or (device is None and torch.cuda.is_available()):
+        return {"bf16": not torch.cuda.is_available() or torch.cuda.is_bf16_supported()}
     return {
         "bf16": False,
         "use_cpu": True,

@@ -29,7 +29,8 @@ from transformers import PrinterCallback, Trainer, TrainerCallback
 from transformers.trainer_callback import TrainerState
 
 from align.adapters import save_model
-from align.model import MODEL_FOLDER, device_arguments
+from align.arguments import argument_layers
+from align.model import MODEL_FOLDER
 from align.recipe import Recipe
 from annotate.errors import ResourceError, TrainingError
 from annotate.runs import Draft
@@ -40,17 +41,9 @@ LOG = "log.jsonl"
 
 def trainer_arguments(recipe: Recipe, draft: Draft, *, evaluates: bool) -> dict[str, Any]:
     """Arguments of a trainer's configuration: ours, what the device wants, then the recipe's."""
-    chosen: dict[str, Any] = {
-        **device_arguments(),
-        "logging_steps": 5,
-        "logging_first_step": True,
-        # On, a loss that is not a number would be logged as 0.
-        "logging_nan_inf_filter": False,
-        "eval_strategy": "epoch" if evaluates else "no",
-        "save_strategy": "epoch",
-        "save_total_limit": 2,
-        **recipe.trainer,
-    }
+    chosen: dict[str, Any] = {}
+    for layer in argument_layers(recipe, evaluates=evaluates).values():
+        chosen |= layer
     return {
         **chosen,
         "output_dir": str(draft.path / CHECKPOINTS),

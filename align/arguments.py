@@ -1,0 +1,67 @@
+"""What a trainer is configured with, layer over layer, each with who asks for it."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Literal
+
+from align.model import device_arguments
+from align.recipe import Recipe, Tuning
+
+
+def argument_layers(
+    recipe: Recipe, *, evaluates: bool, device: Literal["cpu", "cuda"] | None = None
+) -> dict[str, dict[str, Any]]:
+    """Arguments of a trainer's configuration by who sets them; a later layer wins.
+
+    Args:
+        evaluates: whether rows are held out.
+        device: to train on. None: what this machine has.
+    """
+    layers: dict[str, dict[str, Any]] = {
+        "device": device_arguments(device),
+        "Handloom": {
+            "logging_steps": 5,
+            "logging_first_step": True,
+            # On, a loss that is not a number would be logged as 0.
+            "logging_nan_inf_filter": False,
+            "eval_strategy": "epoch" if evaluates else "no",
+            "save_strategy": "epoch",
+            "save_total_limit": 2,
+        },
+    }
+    if isinstance(recipe, Tuning) and recipe.prefix is not None:
+        # A layer that is computed again forgets the keys and values that came before it.
+        layers["prefix"] = {"gradient_checkpointing": False}
+    layers["recipe"] = dict(recipe.trainer)
+    return layers
+
+
+def resolved(
+    recipe: Recipe, config: type, *, evaluates: bool, device: Literal["cpu", "cuda"] | None = None
+) -> dict[str, tuple[Any, str]]:
+    """Every argument of `config` that is not left as it is: its value, and who sets it.
+
+    Beside the layers, what every trainer is given by the recipe's own keys.
+    """
+    known = {field.name for field in dataclasses.fields(config)}
+    chosen: dict[str, tuple[Any, str]] = {}
+    if isinstance(recipe, Tuning):
+        own = {"max_length": (recipe.max_length, "recipe"), "seed": (recipe.seed, "recipe")}
+        # Without adapters the reference is computed once, before the model becomes another.
+        own["precompute_ref_log_probs"] = (not recipe.adapts, "Handloom")
+        chosen = {name: value for name, value in own.items() if name in known}
+    for layer, arguments in argument_layers(recipe, evaluates=evaluates, device=device).items():
+        chosen |= {name: (value, layer) for name, value in arguments.items()}
+    return chosen
+
+
+def defaults(config: type) -> dict[str, Any]:
+    """What each argument of a configuration class is where nobody sets it."""
+    found: dict[str, Any] = {}
+    for field in dataclasses.fields(config):
+        if field.default is not dataclasses.MISSING:
+            found[field.name] = field.default
+        elif field.default_factory is not dataclasses.MISSING:
+            found[field.name] = field.default_factory()
+    return found
