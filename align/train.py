@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
@@ -14,6 +15,7 @@ import pyarrow.compute as pc
 from align.adapters import require_start
 from align.model import (
     MODEL,
+    REWARD_MODEL,
     Loaded,
     ModelRef,
     Task,
@@ -31,6 +33,7 @@ from align.recipe import (
     load_recipe,
 )
 from annotate.errors import InputError, ProjectError
+from annotate.records import conform
 from annotate.runs import Draft, Project, Run, RunPlan
 
 
@@ -44,6 +47,8 @@ class Method:
     """`train(recipe, loaded, rows, draft)`, as `module:name`."""
     table: str
     """Which table of a build run it learns from."""
+    instead: str = ""
+    """Which one where a run has nothing in that."""
     task: Task = "causal-lm"
     """What the model is loaded as."""
     makes: str = MODEL
@@ -53,6 +58,16 @@ class Method:
 METHODS = {
     "sft": Method("trl:SFTConfig", "align.train_sft:train_sft", "sft"),
     "dpo": Method("trl:DPOConfig", "align.train_dpo:train_dpo", "preference"),
+    "reward": Method(
+        "trl:RewardConfig",
+        "align.train_reward:train_reward",
+        "preference",
+        task="reward",
+        makes=REWARD_MODEL,
+    ),
+    "kto": Method("trl:KTOConfig", "align.train_kto:train_kto", "kto", instead="preference"),
+    "orpo": Method("trl.experimental.orpo:ORPOConfig", "align.train_orpo:train_orpo", "preference"),
+    "cpo": Method("trl.experimental.cpo:CPOConfig", "align.train_cpo:train_cpo", "preference"),
 }
 """Every method that tunes a model which exists, by the name that recipes use."""
 
@@ -108,6 +123,8 @@ def config_class(method: str) -> type:
 
 
 def _imported(name: str) -> Any:
+    # TRL would warn of each experimental trainer, in the middle of our own words.
+    os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
     module, _, attribute = name.partition(":")
     return getattr(import_module(module), attribute)
 
@@ -136,7 +153,7 @@ def _tune(project: Project, recipe: Tuning, path: Path, again: bool) -> Run:
 
         rows = demonstration_rows(demonstrations)
     else:
-        rows = _rows(plan.parents[0], method.table)
+        rows = _rows(plan.parents[0], method)
     with project.draft(plan) as draft:
         if demonstrations:
             draft.write("sft", rows)
@@ -173,12 +190,15 @@ def _build_run(project: Project, recipe: Tuning) -> Run:
     return run
 
 
-def _rows(built: Run, table: str) -> pa.Table:
-    rows = built.read(table)
-    if not pc.any(pc.equal(rows["split"], "train")).as_py():
-        raise InputError(
-            f"its {table} set has no row to train on",
-            where=built.id,
-            remedy="Collect more votes, or loosen the build recipe's filters",
-        )
-    return rows
+def _rows(built: Run, method: Method) -> pa.Table:
+    named = [table for table in (method.table, method.instead) if table]
+    for table in filter(built.has, named):
+        # A build of an earlier release has fewer columns.
+        rows = conform(table, built.read(table))
+        if pc.any(pc.equal(rows["split"], "train")).as_py():
+            return rows
+    raise InputError(
+        f"its {' set and its '.join(named)} set has no row to train on",
+        where=built.id,
+        remedy="Collect more votes, or loosen the build recipe's filters",
+    )

@@ -13,7 +13,15 @@ own names. A wrong key is refused with its line and the nearest right one.
 """
 
 from align.recipe.parts import Architecture, Demonstrations, Lora, Prefix, Recipe, Tuning
-from align.recipe.preference import FROM_DATA, DpoRecipe
+from align.recipe.preference import (
+    DPO_LOSSES,
+    FROM_DATA,
+    CpoRecipe,
+    DpoRecipe,
+    KtoRecipe,
+    OrpoRecipe,
+    RewardRecipe,
+)
 from align.recipe.reading import (
     FORMS,
     SHIPPED,
@@ -26,16 +34,21 @@ from align.recipe.reading import (
 from align.recipe.text import PretrainRecipe, SftRecipe
 
 __all__ = [
+    "DPO_LOSSES",
     "FORMS",
     "FROM_DATA",
     "SHIPPED",
     "Architecture",
+    "CpoRecipe",
     "Demonstrations",
     "DpoRecipe",
+    "KtoRecipe",
     "Lora",
+    "OrpoRecipe",
     "Prefix",
     "PretrainRecipe",
     "Recipe",
+    "RewardRecipe",
     "SftRecipe",
     "Tuning",
     "check_trainer_arguments",

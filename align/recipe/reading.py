@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import typing
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,19 +12,26 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from align.recipe.parts import Recipe
-from align.recipe.preference import DpoRecipe
+from align.recipe.preference import CpoRecipe, DpoRecipe, KtoRecipe, OrpoRecipe, RewardRecipe
 from align.recipe.text import PretrainRecipe, SftRecipe
+from align.recipe.words import nearest, unknown_word
 from annotate.errors import InputError
 
 FORMS: dict[str, type[Recipe]] = {
     "pretrain": PretrainRecipe,
     "sft": SftRecipe,
     "dpo": DpoRecipe,
+    "reward": RewardRecipe,
+    "kto": KtoRecipe,
+    "orpo": OrpoRecipe,
+    "cpo": CpoRecipe,
 }
 
 SHIPPED = Path(__file__).parent.parent / "recipes"
-# Set by Handloom itself: where a run lies, what it reports to, the recipe's own seed.
-_OURS = frozenset({"output_dir", "report_to", "seed", "data_seed", "disable_tqdm", "run_name"})
+# Set by Handloom itself: where a run lies, what it reports to, the recipe's own seed and length.
+_OURS = frozenset(
+    {"output_dir", "report_to", "seed", "data_seed", "disable_tqdm", "run_name", "max_length"}
+)
 _NUMBERS = {int, float, bool, type(None), int | None, float | None, bool | None}
 
 
@@ -85,7 +91,8 @@ def check_trainer_arguments(recipe: Recipe, config: type, path: Path) -> None:
     Raises:
         InputError: naming the key's line, and the nearest one that exists.
     """
-    known = {field.name for field in dataclasses.fields(config)} - _OURS
+    fields = {field.name: field for field in dataclasses.fields(config)}
+    known = fields.keys() - _OURS
     types = typing.get_type_hints(config)
     for key, value in recipe.trainer.items():
         where = f"{path}:{_line_in(path, ('trainer', key))}"
@@ -99,7 +106,10 @@ def check_trainer_arguments(recipe: Recipe, config: type, path: Path) -> None:
                 where=where,
                 remedy=nearest(key, sorted(known), ""),
             )
-        if (complaint := recipe.complaint(key)) is not None:
+        # Most trainers look at such a word only once they need it, at their first step.
+        words = fields[key].metadata.get("choices")
+        complaint = unknown_word(key, value, words) if words else None
+        if (complaint := complaint or recipe.complaint(key)) is not None:
             what, remedy = complaint
             raise InputError(what, where=where, remedy=remedy)
         allowed = {types[key], *typing.get_args(types[key])}
@@ -142,14 +152,6 @@ def _fields_beside(form: Any, keys: tuple[int | str, ...]) -> list[str]:
         options = [annotation, *getattr(annotation, "__args__", ())]
         form = next(o for o in options if isinstance(o, type) and issubclass(o, BaseModel))
     return sorted(form.model_fields)
-
-
-def nearest(word: str, known: Sequence[str], otherwise: str) -> str:
-    """A remedy: the known word most like `word`; else all of them after the word `otherwise`."""
-    near = difflib.get_close_matches(word, known, n=1)
-    if near:
-        return f"Did you mean {near[0]}?"
-    return f"{otherwise}: {', '.join(known)}" if otherwise else ""
 
 
 def line_of(node: yaml.Node | None, keys: tuple[int | str, ...]) -> int:

@@ -1,0 +1,113 @@
+"""Conversations as tokens, in which no text can pass for a control token.
+
+A tokenizer reads `<|end|>` inside a message as the end of the message: whoever writes it there
+could end a turn, or speak as somebody else. Such a text keeps its letters but gets a space after
+the first one (`< |end|>`), which makes ordinary tokens of it, in training and when sampling alike.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+import jinja2
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from align.model import TOKENS_IN_TEXTS, Loaded
+from annotate.errors import TrainingError
+from annotate.records import MESSAGES
+
+Messages = Sequence[Mapping[str, str]]
+"""A conversation: role and content of each turn."""
+
+
+def conversation_tokens(
+    loaded: Loaded, conversations: Sequence[Messages], *, asks: bool = False
+) -> list[list[int]]:
+    """Each conversation as the chat template writes it, control tokens in its texts spelled out.
+
+    Args:
+        asks: go on to where the assistant begins to answer.
+
+    Raises:
+        TrainingError: the template refuses a conversation.
+    """
+    if not conversations:
+        return []
+    control = control_tokens(loaded)
+    spelled = [
+        [{**turn, "content": _spelled_out(turn["content"], control)} for turn in turns]
+        for turns in conversations
+    ]
+    try:
+        texts = loaded.tokenizer.apply_chat_template(
+            spelled, add_generation_prompt=asks, tokenize=False
+        )
+    except jinja2.TemplateError as error:
+        raise TrainingError(f"its chat template fails ({error})", where=loaded.ref.name) from None
+    # The template has written the special tokens already.
+    found: list[list[int]] = loaded.tokenizer(texts, add_special_tokens=False)["input_ids"]
+    return found
+
+
+def control_tokens(loaded: Loaded) -> re.Pattern[str] | None:
+    """What the tokenizer reads as a special token wherever it stands; None without any.
+
+    Those that a recipe added for texts to use are not among them.
+    """
+    added = loaded.tokenizer.added_tokens_decoder.values()
+    special = {token.content for token in added if token.special}
+    special -= set(getattr(loaded.model.config, TOKENS_IN_TEXTS, ()))
+    if not special:
+        return None
+    # The longest first: one may begin another.
+    return re.compile("|".join(re.escape(one) for one in sorted(special, key=len, reverse=True)))
+
+
+def spell_out(messages: pa.ChunkedArray, control: re.Pattern[str] | None) -> pa.ChunkedArray:
+    """A column of conversations (type MESSAGES) with control tokens in its texts spelled out.
+
+    Only texts that hold one are touched.
+    """
+    column = messages.combine_chunks()
+    if control is None or not len(column):
+        return messages
+    turns = column.flatten()
+    content = turns.field("content")
+    held = pc.fill_null(pc.match_substring_regex(content, control.pattern), False)
+    if not pc.any(held).as_py():
+        return messages
+    changed = [_spelled_out(text, control) for text in content.filter(held).to_pylist()]
+    content = pc.replace_with_mask(content, held, pa.array(changed, pa.string()))
+    struct = pa.StructArray.from_arrays(
+        [turns.field("role"), content], fields=list(MESSAGES.value_type)
+    )
+    return pa.chunked_array([pa.ListArray.from_arrays(_starts(column), struct)])
+
+
+def flat(messages: pa.ChunkedArray) -> pa.Array:
+    """Each conversation as one string, equal where role and content of every turn are."""
+    column = messages.combine_chunks()
+    turns = column.flatten()
+    said = pc.binary_join_element_wise(turns.field("role"), turns.field("content"), "\x1f")
+    return pc.binary_join(pa.ListArray.from_arrays(_starts(column), said), "\x1e")
+
+
+def _starts(column: pa.ListArray) -> pa.Array:
+    """Where each conversation begins among all turns, and after them where the last ends."""
+    lengths = pc.fill_null(pc.list_value_length(column), 0)
+    return pa.array(np.concatenate([[0], np.cumsum(np.asarray(lengths))]), pa.int32())
+
+
+def _spelled_out(text: str, control: re.Pattern[str] | None) -> str:
+    # A space may join what stood apart into another one, so it is looked at again.
+    while control is not None and control.search(text):
+        text = control.sub(_apart, text)
+    return text
+
+
+def _apart(found: re.Match[str]) -> str:
+    token = found[0]
+    return f"{token[0]} {token[1:]}" if len(token) > 1 else ""
