@@ -21,7 +21,7 @@ from annotate.cli import (
 
 _ORDER = (
     "init up down users guideline import generate prelabel push simulate pull agreement annotators "
-    "judge adjudicate next plan tune-filters build train evaluate failures rounds dashboard "
+    "judge adjudicate next plan tune-filters build train health evaluate failures rounds dashboard "
     "runs verify trace ledger reindex backup restore demo"
 ).split()
 
@@ -363,7 +363,7 @@ def demo(folder: Path, rounds: int, serve: bool, seed: int) -> None:
     run_demo(folder, seed=seed, serve=serve, sizes=DemoSizes(rounds=rounds))
 
 
-from align import cli_prelabel, cli_tune  # noqa: E402, F401  (registered by being imported)
+from align import cli_health, cli_prelabel, cli_tune  # noqa: E402, F401  (registered by being imported)
 
 _all = {**annotate_commands.commands, **align_commands.commands}
 for _name in sorted(_all, key=_ORDER.index):

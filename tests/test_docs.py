@@ -29,6 +29,7 @@ PAGES = (
     "guidelines.md",
     "filters.md",
     "train.md",
+    "health.md",
     "dashboard.md",
     "queue.md",
     "argilla.md",
