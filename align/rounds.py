@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from align.card import interval_text
+from align.model import REWARD_MODEL
 from annotate.runs import Project, Run
 
 SOURCES = ("import", "generate", "failures")
@@ -74,11 +75,13 @@ def _state(
     by_step: dict[str, list[Run]] = {}
     for run in own:
         by_step.setdefault(run.step, []).append(run)
+    # A reward model, and what it is worth, stand beside the loop.
+    own, before = _without_reward_models(own), _without_reward_models(before)
+    newest = {run.step: run for run in own}
     missing = []
     if number > 0:
-        missing = [] if any(step in by_step for step in SOURCES) else ["outputs"]
-        missing += [step for step in STEPS if step not in by_step]
-    newest = {step: runs[-1] for step, runs in by_step.items()}
+        missing = [] if any(step in newest for step in SOURCES) else ["outputs"]
+        missing += [step for step in STEPS if step not in newest]
     return RoundState(
         round=number,
         runs={step: [run.id for run in runs] for step, runs in by_step.items()},
@@ -89,6 +92,10 @@ def _state(
         agreement=_agreement(newest.get("judge")),
         pairs=_pairs(newest.get("build")),
     )
+
+
+def _without_reward_models(runs: Sequence[Run]) -> list[Run]:
+    return [run for run in runs if run.metrics.get("makes") != REWARD_MODEL]
 
 
 def _next(own: Sequence[Run], before: Sequence[Run], missing: Sequence[str]) -> str:
@@ -125,7 +132,12 @@ def after_build(run: Run) -> str:
 
 
 def after_evaluation(run: Run) -> str:
-    """People's judgement where it is missing, else failures where they were looked for."""
+    """People's judgement where it is missing, else failures where they were looked for.
+
+    A reward model has neither.
+    """
+    if run.metrics.get("makes") == REWARD_MODEL:
+        return "handloom rounds"
     if any(comparison.get("unjudged") for comparison in run.metrics.get("comparisons", [])):
         return f"handloom push {run.id}"
     if run.metrics.get("pool") == 0:

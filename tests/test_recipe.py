@@ -9,6 +9,8 @@ import pytest
 
 from align.build_recipe import read_recipe
 from align.recipe import (
+    DPO_LOSSES,
+    FORMS,
     SHIPPED,
     DpoRecipe,
     Lora,
@@ -17,9 +19,11 @@ from align.recipe import (
     find_recipe,
     load_recipe,
 )
+from align.train import config_class
 from annotate.errors import InputError
 from annotate.runs import Project
 
+CORPUS = "method: pretrain\ncorpus: {source: text, path: here}\n"
 TRAINING = sorted(path for path in SHIPPED.glob("*.yaml") if not path.stem.startswith("build"))
 
 BUILDING = sorted(SHIPPED.glob("build*.yaml"))
@@ -33,30 +37,15 @@ def written(folder: Path, text: str) -> Path:
 
 @pytest.mark.parametrize("path", TRAINING, ids=lambda path: path.stem)
 def test_a_shipped_recipe_is_sound_and_its_header_has_its_command(path: Path) -> None:
-    import transformers
-    import trl
-
     recipe = load_recipe(path)
-    config = {
-        "pretrain": transformers.TrainingArguments,
-        "sft": trl.SFTConfig,
-        "dpo": trl.DPOConfig,
-    }[recipe.method]
-    check_trainer_arguments(recipe, config, path)
+    check_trainer_arguments(recipe, config_class(recipe.method), path)
     header = path.read_text(encoding="utf-8").split(f"\nmethod: {recipe.method}")[0]
     assert re.search(rf"^#   handloom train {path.stem}\b", header, re.MULTILINE)
 
 
-def test_the_training_recipes_are_shipped() -> None:
-    names = [path.stem for path in TRAINING]
-    assert names == [
-        "dpo-lora",
-        "dpo-robust",
-        "dpo-support-desk",
-        "pretrain-support-desk",
-        "sft-lora",
-        "sft-support-desk",
-    ]
+def test_every_method_has_a_recipe_for_any_machine() -> None:
+    desk = [path for path in TRAINING if path.stem.endswith("-support-desk")]
+    assert {load_recipe(path).method for path in desk} == set(FORMS)
 
 
 @pytest.mark.parametrize("path", BUILDING, ids=lambda path: path.stem)
@@ -84,6 +73,74 @@ def test_from_data_only_where_a_loss_uses_it(tmp_path: Path, trainer: str, compl
         tmp_path, "method: dpo\ntrainer: {loss_type: robust, label_smoothing: from-data}\n"
     )
     check_trainer_arguments(load_recipe(fine), trl.DPOConfig, fine)
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "complaint"),
+    [
+        (
+            "method: dpo\ntrainer:\n  beta: 1\n  loss_type: [ipo, sigmod]\n",
+            4,
+            "Did you mean sigmoid",
+        ),
+        ("method: dpo\ntrainer: {loss_type: exo_pair}\n", 2, "exo_pair needs a label_smoothing"),
+        ("method: dpo\ntrainer: {loss_type: [ipo, sft], loss_weights: [1]}\n", 2, "one for each"),
+        ("method: dpo\ntrainer: {f_divergence_type: foward_kl}\n", 2, "mean forward_kl"),
+        ("method: dpo\ntrainer: {truncation_mode: keep_strat}\n", 2, "mean keep_start"),
+        ("method: dpo\ntrainer: {label_smoothing: 0.1}\n", 2, "which this loss does not use"),
+        (
+            "method: dpo\ntrainer: {loss_type: robust, label_smoothing: 0.5}\n",
+            2,
+            "from 0 to below 0.5",
+        ),
+        (
+            "method: dpo\nsoft_labels: true\ntrainer:\n  loss_type: robust\n",
+            4,
+            "Choose among sigmoid, sigmoid_norm, hinge, ipo",
+        ),
+        (
+            "method: dpo\nrow_weights: true\ntrainer: {use_weighting: true}\n",
+            3,
+            "do not go with this use_weighting",
+        ),
+        ("method: kto\ntrainer: {loss_type: ktoo}\n", 2, "mean kto?"),
+        ("method: kto\ntrainer: {per_device_train_batch_size: 1}\n", 2, "Set 2 or more"),
+        ("method: kto\ntrainer: {train_sampling_strategy: random}\n", 2, "order must stay"),
+        ("method: cpo\ntrainer: {loss_type: simpoo}\n", 2, "mean simpo?"),
+        ("method: cpo\ntrainer: {loss_type: ipo, label_smoothing: 0.1}\n", 2, "ignores"),
+        ("method: orpo\ntrainer: {max_length: 9}\n", 2, "max_length is set by Handloom"),
+    ],
+)
+def test_what_trl_would_find_at_its_first_step_is_refused_before(
+    tmp_path: Path, text: str, line: int, complaint: str
+) -> None:
+    path = written(tmp_path, text)
+    recipe = load_recipe(path)
+    with pytest.raises(InputError, match=re.escape(complaint)) as caught:
+        check_trainer_arguments(recipe, config_class(recipe.method), path)
+    assert caught.value.where == f"{path}:{line}"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(
+            f"method: dpo\ntrainer: {{loss_type: {loss}, label_smoothing: "
+            f"{0.1 if loss in ('robust', 'exo_pair') else 0}}}\n"
+            for loss in DPO_LOSSES
+        ),
+        "method: dpo\ntrainer: {loss_type: [sigmoid, sft], loss_weights: [1, 0.2]}\n",
+        "method: dpo\nsoft_labels: true\ntrainer: {loss_type: ipo, beta: 0.2}\n",
+        "method: kto\ntrainer: {desirable_weight: from-data, undesirable_weight: 1.1}\n",
+        "method: kto\ntrainer: {loss_type: apo_zero_unpaired, per_device_train_batch_size: 1}\n",
+        "method: cpo\ntrainer: {loss_type: simpo, label_smoothing: from-data}\n",
+        "method: reward\nmargin: true\nsoft_labels: true\n",
+    ],
+)
+def test_what_a_method_can_do_is_not_refused(tmp_path: Path, text: str) -> None:
+    path = written(tmp_path, text)
+    recipe = load_recipe(path)
+    check_trainer_arguments(recipe, config_class(recipe.method), path)
 
 
 def test_what_is_left_out_has_a_default(tmp_path: Path) -> None:
@@ -124,13 +181,16 @@ def test_every_field_is_read(tmp_path: Path) -> None:
         ("method: dpo\nlora:\n  r: 4\n  alpa: 3\n", 4, "unknown key 'lora.alpa'", "mean alpha?"),
         ("method: dpo\nlora:\n  r: 0\n", 3, "lora.r: Input should be greater", ""),
         ("seed: 1\nmethod: dop\n", 2, "unknown method 'dop'", "mean dpo?"),
-        ("seed: 1\n", 1, "unknown method None", "Methods: dpo, pretrain, sft"),
+        ("seed: 1\n", 1, "unknown method None", "Methods: cpo, dpo"),
         ("method: dpo\nlora: {}\nprefix:\n  tokens: 4\n", 3, "prefix: takes the place", ""),
         ("method: dpo\nquantization: nf4\n", 2, "quantization: weights in 4 bits", ""),
         ("prefix: {tokens: 4}\nmethod: dpo\nnew_special_tokens: [a]\n", 3, "untrained", ""),
         ("method: dpo\nseed: often\n", 2, "seed: Input should be a valid integer", ""),
         ("method: sft\ndemonstrations:\n  source: web\n", 3, "demonstrations.source", ""),
-        ("method: pretrain\n", 1, "demonstrations: Field required", ""),
+        ("method: pretrain\n", 1, "give it either demonstrations or a corpus to read", ""),
+        (CORPUS + "demonstrations: {source: support-desk}\n", 1, "give it either", ""),
+        (CORPUS, 1, "a corpus is read without end: set trainer.max_steps", ""),
+        (CORPUS.replace("path", "pat"), 2, "unknown key 'corpus.pat'", "Did you mean path?"),
         ("method: dpo\ntrainer: {beta: 0.1\nseed: 1\n", 3, "not YAML", ""),
         ("method: dpo\nmodel: a: b\n", 2, "not YAML", ""),
         ("seed: 1\nmethod: [dpo]\n", 2, "unknown method ['dpo']", "mean dpo?"),

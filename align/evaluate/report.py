@@ -7,12 +7,20 @@ from typing import Any
 
 from align.card import interval_text
 from align.evaluate.scorers import CALLED
+from align.model import REWARD_MODEL
 from annotate.runs import Run
 
 
 def lines(run: Run) -> list[str]:
-    """Win rates, reward accuracy and lengths, with intervals and who judged; one figure a line."""
+    """Win rates, reward accuracy and lengths, with intervals and who judged; one figure a line.
+
+    Of a reward model its accuracy alone.
+    """
     metrics = run.metrics
+    accuracy = metrics["reward_accuracy"]
+    count = f", n={accuracy['n']:,}" if accuracy["n"] else ""
+    if metrics.get("makes") == REWARD_MODEL:
+        return [f"right on {interval_text(accuracy)} of held-out pairs{count}, over prompts"]
     text = [f"on {metrics['held_out']} held-out prompts; intervals are 95 %, over prompts"]
     for one in metrics["comparisons"]:
         rate = one["win_rate"]
@@ -25,8 +33,6 @@ def lines(run: Run) -> list[str]:
             f"{one['versus_tokens']['value']:.1f}, longer by "
             f"{_tokens(one['longer_by'])}",
         ]
-    accuracy = metrics["reward_accuracy"]
-    count = f", n={accuracy['n']:,}" if accuracy["n"] else ""
     text.append(f"implicit reward right on held-out pairs  {interval_text(accuracy)}{count}")
     return text
 

@@ -27,7 +27,8 @@ def held_out_pairs(train_run: Run) -> pa.Table | None:
 
     None where no build is behind it.
     """
-    builds = [run for run in train_run.ancestors() if run.step == "build"]
+    # Of thumbs and texts alone a build makes no pairs.
+    builds = [run for run in train_run.ancestors() if run.step == "build" and run.has("preference")]
     if not builds:
         return None
     # A build of an earlier release has fewer columns.

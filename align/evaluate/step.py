@@ -24,11 +24,13 @@ from align.evaluate.completed import complete_all
 from align.evaluate.opponents import Opponent, opponents, started_from
 from align.evaluate.pools import Pools, PromptChoice, choose_prompts, screen_pools, settings_of
 from align.evaluate.reward import held_out_pairs, pair_logprobs, reward_accuracy
+from align.evaluate.reward_model import evaluate_reward_model
 from align.evaluate.scorers import CALLED, scorer_named
 from align.generate import SHARDS, model_files
-from align.model import ModelRef, load_model, resolve_model
+from align.model import ModelRef, completes, load_model, resolve_model
 from align.sampling import Sampling
 from align.split import EVAL, Sides, sides_taken
+from annotate.errors import InputError
 from annotate.records import table_from_rows
 from annotate.runs import Draft, Project, Run, RunPlan
 from annotate.statistics import Estimate
@@ -61,6 +63,8 @@ def evaluate(
 ) -> Run:
     """Compare a trained model with earlier ones; the finished run, if there is one.
 
+    A reward model is measured on held-out pairs instead (`align.evaluate.reward_model`).
+
     Args:
         against: models to compare with; None: the one it was trained from, and the round 0 model.
         choice: held-out prompts, and where to look for failures.
@@ -76,6 +80,15 @@ def evaluate(
         TrainingError: a model cannot be loaded.
     """
     train_run.require("train")
+    if not completes(train_run):
+        if against or scorer:
+            raise InputError(
+                "it is a reward model, which writes no completions to compare",
+                where=train_run.id,
+                remedy="Leave out --against and --scorer",
+            )
+        seed = (sampling or Sampling()).seed
+        return evaluate_reward_model(project, train_run, seed=seed, again=again)
     if scorer is not None:
         scorer_named(scorer)
     rules = sampling or Sampling()
