@@ -10,6 +10,7 @@ import contextlib
 import json
 import logging
 import math
+import os
 import shutil
 import warnings
 from collections.abc import Iterator
@@ -204,6 +205,9 @@ def quiet_libraries() -> Iterator[None]:
     from transformers.utils import logging as transformers_logging
 
     before = transformers_logging.get_verbosity()
+    bars = os.environ.get("TQDM_DISABLE", "")
+    # TRL asks this before it draws a bar for the reference's log-probabilities.
+    os.environ["TQDM_DISABLE"] = "1"
     transformers_logging.set_verbosity(logging.ERROR)
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     datasets.disable_progress_bars()
@@ -213,5 +217,6 @@ def quiet_libraries() -> Iterator[None]:
             warnings.simplefilter("ignore", FutureWarning)
             yield
     finally:
+        os.environ["TQDM_DISABLE"] = bars
         transformers_logging.set_verbosity(before)
         datasets.enable_progress_bars()
