@@ -34,7 +34,8 @@ def train_cpo(recipe: CpoRecipe, loaded: Loaded, rows: pa.Table, draft: Draft) -
     from trl.experimental.cpo import CPOConfig, CPOTrainer
 
     require_difference(rows)
-    arguments: dict[str, Any] = {}
+    # TRL sets it itself otherwise, and says so.
+    arguments: dict[str, Any] = {"remove_unused_columns": False}
     if recipe.trainer.get("label_smoothing") == FROM_DATA:
         arguments["label_smoothing"] = flip_probability(rows, draft)
     prepared = prepare(recipe, loaded, rows, draft, ("chosen", "rejected"))

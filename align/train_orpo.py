@@ -29,5 +29,7 @@ def train_orpo(recipe: OrpoRecipe, loaded: Loaded, rows: pa.Table, draft: Draft)
 
     require_difference(rows)
     prepared = prepare(recipe, loaded, rows, draft, ("chosen", "rejected"))
-    trainer = make_trainer(ORPOTrainer, ORPOConfig, recipe, loaded, prepared, draft)
+    # TRL sets it itself otherwise, and says so.
+    columns = {"remove_unused_columns": False}
+    trainer = make_trainer(ORPOTrainer, ORPOConfig, recipe, loaded, prepared, draft, **columns)
     fit(trainer, loaded.tokenizer, draft)
