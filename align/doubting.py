@@ -89,8 +89,8 @@ class DoubtingDpoTrainer(DPOTrainer):  # type: ignore[misc]
             scale = mask.sum(1).clamp(min=1) if by_token else 1
             chosen, rejected = (ratios / scale).chunk(2)
             lead = chosen - rejected
-            both = (sure_loss(kind, side, self.beta) for side in (lead, -lead))
-            loss = loss + share * doubt(*both, target, weight)
+            right, wrong = (sure_loss(kind, side, self.beta) for side in (lead, -lead))
+            loss = loss + share * doubt(right, wrong, target, weight)
         return (loss, None) if return_outputs else loss
 
 
@@ -106,6 +106,6 @@ class DoubtingRewardTrainer(RewardTrainer):  # type: ignore[misc]
         chosen, rejected = outputs.logits.squeeze(-1).chunk(2)
         margin = inputs.get("margin", 0.0)
         lead = chosen - rejected
-        both = (-logsigmoid(side - margin) for side in (lead, -lead))
-        loss = loss + doubt(*both, target, weight)
+        right, wrong = (-logsigmoid(side - margin) for side in (lead, -lead))
+        loss = loss + doubt(right, wrong, target, weight)
         return (loss, outputs) if return_outputs else loss

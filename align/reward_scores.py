@@ -30,7 +30,7 @@ def load_reward_model(ref: ModelRef, *, trust_remote_code: bool = False) -> Load
             where=ref.name,
             remedy="Train one: `handloom train reward-support-desk`",
         )
-    loaded.model.eval()
+    loaded.model.eval()  # type: ignore[no-untyped-call]
     return loaded
 
 

@@ -45,7 +45,8 @@ def train_dpo(recipe: DpoRecipe, loaded: Loaded, rows: pa.Table, draft: Draft) -
     }
     if recipe.trainer.get("label_smoothing") == FROM_DATA:
         arguments["label_smoothing"] = flip_probability(rows, draft)
-    trainer_class, extra = DPOTrainer, ()
+    trainer_class: type[DPOTrainer] = DPOTrainer
+    extra: tuple[str, ...] = ()
     if recipe.doubts:
         from align.doubting import COLUMNS, DoubtingDpoTrainer, WithDoubt
 

@@ -29,7 +29,13 @@ def train_orpo(recipe: OrpoRecipe, loaded: Loaded, rows: pa.Table, draft: Draft)
 
     require_difference(rows)
     prepared = prepare(recipe, loaded, rows, draft, ("chosen", "rejected"))
-    # TRL sets it itself otherwise, and says so.
-    columns = {"remove_unused_columns": False}
-    trainer = make_trainer(ORPOTrainer, ORPOConfig, recipe, loaded, prepared, draft, **columns)
+    trainer = make_trainer(
+        ORPOTrainer,
+        ORPOConfig,
+        recipe,
+        loaded,
+        prepared,
+        draft,
+        remove_unused_columns=False,  # TRL sets it itself otherwise, and says so
+    )
     fit(trainer, loaded.tokenizer, draft)

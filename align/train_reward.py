@@ -38,7 +38,8 @@ def train_reward(recipe: RewardRecipe, loaded: Loaded, rows: pa.Table, draft: Dr
     from trl import RewardConfig, RewardTrainer
 
     require_difference(rows)
-    trainer_class, extra = RewardTrainer, ("margin",) if recipe.margin else ()
+    trainer_class: type[RewardTrainer] = RewardTrainer
+    extra: tuple[str, ...] = ("margin",) if recipe.margin else ()
     arguments: dict[str, Any] = {}
     if recipe.margin:
         rows = _with_margin(rows, draft)

@@ -29,9 +29,9 @@ from align.recipe.reading import (
     find_recipe,
     line_of,
     load_recipe,
-    nearest,
 )
 from align.recipe.text import PretrainRecipe, SftRecipe
+from align.recipe.words import nearest
 
 __all__ = [
     "DPO_LOSSES",
