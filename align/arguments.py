@@ -5,18 +5,27 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, Literal
 
+from align.conduct import conduct_arguments
 from align.model import device_arguments
 from align.recipe import Recipe, Tuning
 
 
 def argument_layers(
-    recipe: Recipe, *, evaluates: bool, device: Literal["cpu", "cuda"] | None = None
+    recipe: Recipe,
+    *,
+    evaluates: bool,
+    device: Literal["cpu", "cuda"] | None = None,
+    processes: int = 1,
 ) -> dict[str, dict[str, Any]]:
     """Arguments of a trainer's configuration by who sets them; a later layer wins.
 
     Args:
         evaluates: whether rows are held out.
         device: to train on. None: what this machine has.
+        processes: how many train together.
+
+    Raises:
+        InputError: as `align.conduct.conduct_arguments`.
     """
     layers: dict[str, dict[str, Any]] = {
         "device": device_arguments(device),
@@ -26,13 +35,16 @@ def argument_layers(
             # On, a loss that is not a number would be logged as 0.
             "logging_nan_inf_filter": False,
             "eval_strategy": "epoch" if evaluates else "no",
-            "save_strategy": "epoch",
+            # By the clock instead (align.training.checkpoints).
+            "save_strategy": "no",
             "save_total_limit": 2,
         },
     }
     if isinstance(recipe, Tuning) and recipe.prefix is not None:
         # A layer that is computed again forgets the keys and values that came before it.
         layers["prefix"] = {"gradient_checkpointing": False}
+    if conduct := conduct_arguments(recipe, evaluates=evaluates, processes=processes):
+        layers["conduct"] = conduct
     layers["recipe"] = dict(recipe.trainer)
     return layers
 

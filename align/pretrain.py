@@ -48,7 +48,7 @@ def pretrain(project: Project, recipe: PretrainRecipe, *, again: bool = False) -
         tokenizer = make_tokenizer(recipe, (turn for dialogue in texts for turn in dialogue))
         trainer = _trainer(recipe, tokenizer, trainer_arguments(recipe, draft, evaluates=True))
         draft.note(method="pretrain", parameters=trainer.model.num_parameters())
-        fit(trainer, tokenizer, draft)
+        fit(trainer, recipe, draft)
         draft.note(perplexity=perplexity(trainer.model, tokenizer, recipe))
     return draft.run
 

@@ -40,4 +40,4 @@ def train_cpo(recipe: CpoRecipe, loaded: Loaded, rows: pa.Table, draft: Draft) -
         arguments["label_smoothing"] = flip_probability(rows, draft)
     prepared = prepare(recipe, loaded, rows, draft, ("chosen", "rejected"))
     trainer = make_trainer(CPOTrainer, CPOConfig, recipe, loaded, prepared, draft, **arguments)
-    fit(trainer, loaded.tokenizer, draft)
+    fit(trainer, recipe, draft)

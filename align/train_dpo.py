@@ -58,4 +58,4 @@ def train_dpo(recipe: DpoRecipe, loaded: Loaded, rows: pa.Table, draft: Draft) -
     if recipe.doubts:
         # Only now: the reference, computed when the trainer is made, would stumble on the columns.
         trainer.data_collator = WithDoubt(trainer.data_collator)
-    fit(trainer, loaded.tokenizer, draft)
+    fit(trainer, recipe, draft)

@@ -53,7 +53,7 @@ def train_kto(recipe: KtoRecipe, loaded: Loaded, rows: pa.Table, draft: Draft) -
         arguments["desirable_weight"] = chosen.get("undesirable_weight", 1.0) * bad / good
         draft.note(desirable_weight=arguments["desirable_weight"])
     trainer = make_trainer(KTOTrainer, KTOConfig, recipe, loaded, prepared, draft, **arguments)
-    fit(trainer, loaded.tokenizer, draft)
+    fit(trainer, recipe, draft)
 
 
 def apart(pairs: pa.Table) -> pa.Table:

@@ -38,4 +38,4 @@ def train_orpo(recipe: OrpoRecipe, loaded: Loaded, rows: pa.Table, draft: Draft)
         draft,
         remove_unused_columns=False,  # TRL sets it itself otherwise, and says so
     )
-    fit(trainer, loaded.tokenizer, draft)
+    fit(trainer, recipe, draft)

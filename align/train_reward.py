@@ -58,7 +58,7 @@ def train_reward(recipe: RewardRecipe, loaded: Loaded, rows: pa.Table, draft: Dr
         from align.doubting import WithDoubt
 
         trainer.data_collator = WithDoubt(trainer.data_collator)
-    fit(trainer, loaded.tokenizer, draft)
+    fit(trainer, recipe, draft)
 
 
 def _with_margin(rows: pa.Table, draft: Draft) -> pa.Table:

@@ -43,7 +43,7 @@ def train_sft(recipe: SftRecipe, loaded: Loaded, rows: pa.Table, draft: Draft) -
             peft_config=adapter_config(recipe, new),
         )
     draft.note(rows=len(sets["train"]), eval_rows=len(sets["eval"]))
-    fit(trainer, loaded.tokenizer, draft)
+    fit(trainer, recipe, draft)
 
 
 def demonstration_rows(wanted: Demonstrations) -> pa.Table:

@@ -34,12 +34,12 @@ class LoopGroup(click.Group):
         return list(self.commands)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run a command; a `HandloomError` becomes one line on stderr and exit status 1."""
+        """Run a command; a `HandloomError` becomes one line on stderr and its exit status."""
         try:
             return super().invoke(ctx)
         except HandloomError as error:
             click.echo(f"error: {' '.join(str(error).split())}", err=True)
-            ctx.exit(1)
+            ctx.exit(error.status)
 
 
 @click.group(cls=LoopGroup)

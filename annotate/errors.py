@@ -5,10 +5,11 @@
     ├── ProjectError    there is no project here, or a run is missing, unfinished or damaged
     ├── ServerError     Argilla is not running, refuses the key, or answers with an error
     ├── TrainingError   a model, its data or its settings cannot be loaded, trained or sampled
-    └── ResourceError   the disk is full or memory has run out
+    ├── ResourceError   the disk is full or memory has run out
+    └── Interrupted     somebody pressed Ctrl-C where the work can be resumed
 
 Anything else that escapes is a bug and keeps its traceback. The command line prints one of these as
-a single line (what was wrong, where, what to do next) and exits with status 1.
+a single line (what was wrong, where, what to do next) and exits with its status.
 """
 
 
@@ -20,6 +21,9 @@ class HandloomError(Exception):
         where: the file, line, id or address it was found at; empty if there is none.
         remedy: what to do next, best of all the command that repairs it.
     """
+
+    status = 1
+    """What the command line exits with."""
 
     def __init__(self, what: str, *, where: str = "", remedy: str = "") -> None:
         super().__init__(what, where, remedy)
@@ -51,3 +55,9 @@ class TrainingError(HandloomError):
 
 class ResourceError(HandloomError):
     """The disk is full or memory has run out."""
+
+
+class Interrupted(HandloomError):  # noqa: N818  (nothing went wrong)
+    """Somebody pressed Ctrl-C where the work can be resumed."""
+
+    status = 130

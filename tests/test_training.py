@@ -14,7 +14,7 @@ from tiny_model import write_tiny_model
 
 from align.cli import main
 from align.train import train
-from align.training import CHECKPOINTS, _last_checkpoint, resources_reported
+from align.training import CHECKPOINTS, resources_reported
 from annotate.errors import InputError, ResourceError, TrainingError
 from annotate.records import table_from_rows, text_message
 from annotate.runs import Project, Run, RunPlan, verify
@@ -152,10 +152,10 @@ def test_adapters_are_kept_beside_the_merged_model(project: Project, tiny: Path)
 
 
 def test_killed_in_the_middle_it_ends_as_if_unbroken(project: Project, tiny: Path) -> None:
-    path = recipe(project, SFT, tiny)
-    unbroken = train(project, path)
+    often = SFT.replace("trainer: {{", "trainer: {{save_strategy: steps, save_steps: 2, ")
+    unbroken = train(project, recipe(project, often, tiny))
     other = new_project(project.root / "other")
-    again = recipe(other, SFT, tiny)
+    again = recipe(other, often, tiny)
     pattern = f".*.partial/{CHECKPOINTS}/checkpoint-*/trainer_state.json"
     assert killed_at(other.root, pattern, "train", str(again))
     assert other.all_runs() == []
@@ -163,17 +163,6 @@ def test_killed_in_the_middle_it_ends_as_if_unbroken(project: Project, tiny: Pat
     assert resumed.id == unbroken.id
     assert resumed.metrics["eval_loss"] == pytest.approx(unbroken.metrics["eval_loss"], abs=1e-6)
     assert [e["step"] for e in log_of(resumed)] == [e["step"] for e in log_of(unbroken)]
-
-
-def test_a_checkpoint_cut_off_half_way_is_passed_over(tmp_path: Path) -> None:
-    whole, torn = tmp_path / "checkpoint-9", tmp_path / "checkpoint-10"
-    whole.mkdir()
-    (whole / "trainer_state.json").write_text('{"global_step": 9}')
-    torn.mkdir()
-    (torn / "trainer_state.json").write_text('{"global_st')
-    assert _last_checkpoint(tmp_path) == str(whole)
-    assert not torn.exists()
-    assert _last_checkpoint(tmp_path / "none") is None
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
@@ -55,16 +55,43 @@ class Architecture(Part):
     """Tokens."""
 
 
+class EarlyStopping(Part):
+    """End a training that learns nothing more, and keep the model that was best."""
+
+    patience: int = Field(3, ge=1)
+    """Evaluations without an improvement."""
+    min_improvement: float = Field(0.0, ge=0)
+    """Of the held-out figure; less is none."""
+
+
 class Recipe(Part):
     """What every training has."""
+
+    held_out: ClassVar[str] = "eval_loss"
+    """The method's own figure on the rows that are held out, by which the best model is found."""
+    higher_is_better: ClassVar[bool] = False
+    """Of `held_out`."""
 
     method: str
     seed: int = 0
     """Of weights, order and dropout."""
     max_length: int = Field(512, ge=8)
     """Tokens of prompt and completion together; longer rows are cut."""
+    batch_size: int | None = Field(None, ge=1)
+    """Rows of one optimizer step over all processes; how many batches make one is found. Left out:
+    `trainer.per_device_train_batch_size` by `trainer.gradient_accumulation_steps` by processes."""
+    early_stopping: EarlyStopping | None = None
+    report_to: tuple[Literal["trackio", "tensorboard", "mlflow", "wandb"], ...] = ()
+    """Where else the figures go; all stay on this machine (align.training.trackers)."""
+    launch: int | str | None = None
+    """As the option `--launch`: a number of processes, or an accelerate configuration."""
     trainer: dict[str, Any] = {}
     """Arguments of the trainer's configuration class, by its own names."""
+
+    @field_validator("report_to", mode="before")
+    @classmethod
+    def _one_alone(cls, trackers: Any) -> Any:
+        return (trackers,) if isinstance(trackers, str) else trackers
 
     def complaint(self, key: str) -> tuple[str, str] | None:
         """What is wrong with `trainer[key]`, and the remedy, where only this method can tell."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from align.recipe.parts import Tuning
 from align.recipe.words import Complaint, unknown_word
@@ -62,6 +62,9 @@ class Doubting(Tuning):
 class RewardRecipe(Doubting):
     """A reward model (Ouyang et al. 2022, equation 1) on a build run's `preference` table."""
 
+    held_out: ClassVar[str] = "eval_accuracy"
+    higher_is_better: ClassVar[bool] = True
+
     method: Literal["reward"]
     margin: bool = False
     """A pair is learnt until the chosen completion leads by the set's `margin` (Touvron et al.
@@ -70,6 +73,9 @@ class RewardRecipe(Doubting):
 
 class DpoRecipe(Doubting):
     """Direct preference optimisation (Rafailov et al. 2023) on a build run's `preference` table."""
+
+    held_out: ClassVar[str] = "eval_rewards/accuracies"
+    higher_is_better: ClassVar[bool] = True
 
     method: Literal["dpo"]
 
@@ -151,12 +157,18 @@ class KtoRecipe(Tuning):
 class OrpoRecipe(Tuning):
     """ORPO (Hong et al. 2024) on a build run's `preference` table; it needs no reference."""
 
+    held_out: ClassVar[str] = "eval_rewards/accuracies"
+    higher_is_better: ClassVar[bool] = True
+
     method: Literal["orpo"]
 
 
 class CpoRecipe(Tuning):
     """CPO (Xu et al. 2024) on a build run's `preference` table; with `loss_type: simpo` and
     `cpo_alpha: 0` SimPO (Meng et al. 2024). Neither needs a reference."""
+
+    held_out: ClassVar[str] = "eval_rewards/accuracies"
+    higher_is_better: ClassVar[bool] = True
 
     method: Literal["cpo"]
 

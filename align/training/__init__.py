@@ -1,0 +1,33 @@
+"""What every trainer does alike: resume, log, show progress, stop, save, report, in one process or
+in several.
+
+A training is interruptible at any moment: checkpoints lie in the run's hidden folder, and the same
+command goes on from the last whole one to the same result.
+
+- fit: train to the end, and what is left in the run
+- checkpoints: when they are taken, which of them are whole
+- order: the same order of rows after an interruption and in several processes
+- progress: the log, and the bar or the lines on stderr
+- trackers: trackio, TensorBoard, MLflow, W&B
+- processes: several processes that train one model
+- failures: what libraries say, in one line
+"""
+
+from align.training.checkpoints import CHECKPOINTS
+from align.training.failures import resources_reported, settings_reported
+from align.training.fit import fit, trainer_arguments
+from align.training.processes import is_main, shared_draft
+from align.training.progress import LOG
+from align.training.quiet import quiet_libraries
+
+__all__ = [
+    "CHECKPOINTS",
+    "LOG",
+    "fit",
+    "is_main",
+    "quiet_libraries",
+    "resources_reported",
+    "settings_reported",
+    "shared_draft",
+    "trainer_arguments",
+]

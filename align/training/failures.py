@@ -1,0 +1,72 @@
+"""What libraries say when a training cannot go on, in one line of ours."""
+
+from __future__ import annotations
+
+import contextlib
+import traceback
+from collections.abc import Iterator
+
+from align.training.processes import world_size
+from annotate.errors import ResourceError, TrainingError
+
+_REFUSALS = (TypeError, ValueError, NotImplementedError, KeyError, ImportError, AssertionError)
+# What the libraries say when there is no room left; none has an exception of its own for it.
+_NO_MEMORY = ("out of memory", "can't allocate memory")
+_NO_SPACE = ("No space left", "inline_container", "PytorchStreamWriter")
+# And when another of several processes has gone.
+_PEER_GONE = ("Connection closed by peer", "Connection reset by peer", "gloo", "NCCL")
+
+
+class PeerGoneError(TrainingError):
+    """Another of the processes that train together has ended: it has the reason, not this one."""
+
+
+@contextlib.contextmanager
+def settings_reported(where: str) -> Iterator[None]:
+    """Turn a library's refusal of a recipe's settings into one of our errors.
+
+    A mistake of our own keeps its traceback.
+    """
+    try:
+        yield
+    except _REFUSALS as error:
+        if _raised_by_us(error):
+            raise
+        said = error.args[0] if error.args and isinstance(error.args[0], str) else str(error)
+        first = (said.strip() or type(error).__name__).split("\n")[0].removesuffix(".")
+        raise TrainingError(
+            f"the trainer refuses these settings: {first}", where=where, remedy="Mend the recipe"
+        ) from error
+
+
+@contextlib.contextmanager
+def resources_reported(where: str) -> Iterator[None]:
+    """Turn a library's failure for want of memory, disk or another process into one of ours."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (RuntimeError, SafetensorError) as error:
+        said = str(error)
+        if any(words in said for words in _NO_MEMORY):
+            raise ResourceError(
+                "memory has run out",
+                where=where,
+                remedy="Set batch_size and lower trainer.per_device_train_batch_size: more batches "
+                "make a step, and its result stays",
+            ) from None
+        if any(words in said for words in _NO_SPACE):
+            raise ResourceError(
+                "the disk is full",
+                where=where,
+                remedy="Free some space and run the same command again: it resumes",
+            ) from None
+        if world_size() > 1 and any(words in said for words in _PEER_GONE):
+            raise PeerGoneError("another process has ended", where=where) from None
+        raise
+
+
+def _raised_by_us(error: BaseException) -> bool:
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    name = str(frames[-1].f_globals.get("__name__", ""))
+    return name.startswith(("align.", "annotate."))
