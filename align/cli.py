@@ -12,7 +12,6 @@ from annotate.cli import (
     LoopGroup,
     again_option,
     annotate_commands,
-    chosen_run,
     here,
     json_option,
     report,
@@ -48,116 +47,6 @@ def main(context: click.Context, folder: Path | None) -> None:
     """
     if folder is not None:
         context.with_resource(contextlib.chdir(folder))
-
-
-_temperature = click.option(
-    "--temperature",
-    type=click.FloatRange(min=0),
-    default=1.0,
-    show_default=True,
-    help="0 takes the most probable token.",
-)
-_top_p = click.option(
-    "--top-p",
-    type=click.FloatRange(0, 1, min_open=True),
-    default=1.0,
-    show_default=True,
-    help="Draw from the tokens that together have this probability.",
-)
-_max_new_tokens = click.option(
-    "--max-new-tokens",
-    type=click.IntRange(min=1),
-    default=128,
-    show_default=True,
-    help="A longer completion is cut.",
-)
-_batch_size = click.option(
-    "--batch-size",
-    type=click.IntRange(min=1),
-    default=128,
-    show_default=True,
-    help="Completions computed together; changes speed and memory only.",
-)
-
-
-@align_commands.command("generate")
-@click.argument("models", metavar="[MODEL]...", nargs=-1)
-@click.option(
-    "--prompts",
-    default="support-desk",
-    show_default=True,
-    metavar="SOURCE",
-    help='A JSONL file with {"prompt": …} a line, a run, or support-desk (made up).',
-)
-@click.option("--count", type=click.IntRange(min=1), help="How many prompts.  [default: all; 100]")
-@click.option(
-    "--n",
-    type=click.IntRange(min=1),
-    default=2,
-    show_default=True,
-    help="Completions of each prompt by each model.",
-)
-@click.option(
-    "--split",
-    type=click.Choice(["train", "eval"]),
-    default="train",
-    show_default=True,
-    help="Which side the prompts are on; eval is never trained on.",
-)
-@_temperature
-@_top_p
-@_max_new_tokens
-@_batch_size
-@click.option(
-    "--round",
-    "round_",
-    type=click.IntRange(min=0),
-    help="The round these outputs begin.  [default: the one after the model's]",
-)
-@seed_option
-@again_option
-def generate_outputs(
-    models: tuple[str, ...],
-    prompts: str,
-    count: int | None,
-    n: int,
-    split: str,
-    temperature: float,
-    top_p: float,
-    max_new_tokens: int,
-    batch_size: int,
-    round_: int | None,
-    seed: int,
-    again: bool,
-) -> None:
-    """Let models complete prompts, for people to judge.
-
-    A MODEL is base (the small one shipped here), a train run, a folder, or an id of the Hugging
-    Face hub; by default the model trained last. The same seed gives the same completions.
-    """
-    project = here()
-    from align.generate import generate
-    from align.model import newest_model
-    from align.prompts import read_prompts
-    from align.sampling import Sampling
-
-    source = read_prompts(project, prompts, split=split, count=count, seed=seed)
-    rules = Sampling(temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens, seed=seed)
-    run = generate(
-        project,
-        models or [newest_model(project).name],
-        source,
-        n=n,
-        sampling=rules,
-        batch_size=batch_size,
-        round=round_,
-        again=again,
-    )
-    metrics = run.metrics
-    line = f"{metrics['outputs']:,} completions of {metrics['prompts']:,} prompts"
-    if metrics["quarantined"]:
-        line += f", {metrics['quarantined']:,} rows quarantined"
-    report(run, line, f"handloom push {run.id}")
 
 
 @align_commands.command("build")
@@ -213,104 +102,6 @@ def train_model(
     report(run, line, then)
 
 
-@align_commands.command("evaluate")
-@click.argument("run_id", metavar="[TRAIN_RUN]", required=False)
-@click.option(
-    "--against",
-    multiple=True,
-    metavar="MODEL",
-    help="Compare with this instead; may be given again.  [default: the model it was trained from "
-    "and the round 0 model]",
-)
-@click.option(
-    "--prompts",
-    metavar="SOURCE",
-    help="Held-out prompts: a file, a run, or support-desk.  [default: those evaluated on before]",
-)
-@click.option("--count", type=click.IntRange(min=1), help="How many of them.  [default: all; 100]")
-@click.option(
-    "--pool",
-    metavar="SOURCE",
-    help="Fresh prompts to look for failures on, which may be learnt from.  [default: the support "
-    "desk if the held-out prompts are from there]",
-)
-@click.option(
-    "--pool-count",
-    type=click.IntRange(min=0),
-    default=100,
-    show_default=True,
-    help="How many of these.",
-)
-@click.option(
-    "--scorer", metavar="NAME", help="Judges the pairs that no annotator did: support-rubric."
-)
-@_temperature
-@_top_p
-@_max_new_tokens
-@_batch_size
-@seed_option
-@again_option
-def evaluate_model(
-    run_id: str | None,
-    against: tuple[str, ...],
-    prompts: str | None,
-    count: int | None,
-    pool: str | None,
-    pool_count: int,
-    scorer: str | None,
-    temperature: float,
-    top_p: float,
-    max_new_tokens: int,
-    batch_size: int,
-    seed: int,
-    again: bool,
-) -> None:
-    """Compare a new model with the old one and with round 0's, on held-out prompts."""
-    project = here()
-    from align.evaluate.pools import PromptChoice
-    from align.evaluate.report import lines
-    from align.evaluate.step import evaluate
-    from align.rounds import after_evaluation
-    from align.sampling import Sampling
-
-    run = evaluate(
-        project,
-        chosen_run(project, run_id, "train"),
-        against=against,
-        scorer=scorer,
-        choice=PromptChoice(prompts, count, pool, pool_count),
-        sampling=Sampling(
-            temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens, seed=seed
-        ),
-        batch_size=batch_size,
-        again=again,
-    )
-    for line in lines(run):
-        click.echo(line)
-    line = f"{run.metrics['model']} on {run.metrics['held_out']:,} held-out prompts"
-    if run.metrics["quarantined"]:
-        line += f", {run.metrics['quarantined']:,} set aside (table quarantine says why)"
-    report(run, line, after_evaluation(run))
-
-
-@align_commands.command("failures")
-@click.argument("run_id", metavar="[EVALUATE_RUN]", required=False)
-@click.option("--limit", type=click.IntRange(min=1), help="The worst so many.  [default: all]")
-@again_option
-def collect_failures(run_id: str | None, limit: int | None, again: bool) -> None:
-    """Collect what the new model loses or ties, or where the evidence is thin, for the next round.
-
-    Only on the evaluation's fresh prompts: the held-out ones are never learnt from.
-    """
-    project = here()
-    from align.failures import failures
-
-    run = failures(project, chosen_run(project, run_id, "evaluate"), limit=limit, again=again)
-    why = ", ".join(f"{count:,} {name}" for name, count in run.metrics["why"].items())
-    line = f"{run.metrics['failures']:,} failures ({why})"
-    report(run, f"{line} on {run.metrics['fresh_prompts']:,} prompts", f"handloom push {run.id}")
-
-
 @align_commands.command("rounds")
 @json_option
 def show_rounds(as_json: bool) -> None:
@@ -363,7 +154,12 @@ def demo(folder: Path, rounds: int, serve: bool, seed: int) -> None:
     run_demo(folder, seed=seed, serve=serve, sizes=DemoSizes(rounds=rounds))
 
 
-from align import cli_health, cli_prelabel, cli_tune  # noqa: E402, F401  (registered by being imported)
+from align import (  # noqa: E402  (registered by being imported)
+    cli_generate,  # noqa: F401
+    cli_health,  # noqa: F401
+    cli_prelabel,  # noqa: F401
+    cli_tune,  # noqa: F401
+)
 
 _all = {**annotate_commands.commands, **align_commands.commands}
 for _name in sorted(_all, key=_ORDER.index):

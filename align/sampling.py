@@ -6,7 +6,8 @@ the prompts or on what was finished before an interruption. One reservation: pad
 about 1e-6, so a draw within that of a boundary between two tokens may fall on the other side.
 
 The loop is its own and not `model.generate`: inverting the cumulative distribution costs a tenth
-of `torch.multinomial`, rows that have ended leave the batch, and the log-probabilities come along.
+of `torch.multinomial`, keys and values stay where they are (align.cache), a prompt that several
+rows share is read once, rows that have ended leave the batch, and the log-probabilities come along.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
+
+from align.cache import roomy_cache
 
 # Rows that have ended are computed along until they are this share of the batch: copying the cache
 # costs about as much as one step.
@@ -62,9 +65,17 @@ def draws(seed: int, prompt: str, sample: int, steps: int) -> NDArray[np.float64
 
     A longer completion's numbers begin with those of a shorter one.
     """
-    digest = hashlib.sha256(f"{seed}\x1f{sample}\x1f{prompt}".encode()).digest()
-    generator = np.random.Generator(np.random.Philox(key=int.from_bytes(digest[:16], "big")))
-    return generator.random(steps)
+    key = int.from_bytes(_digest(seed, prompt, sample)[:16], "big")
+    return np.random.Generator(np.random.Philox(key=key)).random(steps)
+
+
+def seed_of(seed: int, prompt: str, sample: int) -> int:
+    """One completion's own seed, for a backend that draws for itself; below 2**31."""
+    return int.from_bytes(_digest(seed, prompt, sample)[:4], "big") >> 1
+
+
+def _digest(seed: int, prompt: str, sample: int) -> bytes:
+    return hashlib.sha256(f"{seed}\x1f{sample}\x1f{prompt}".encode()).digest()
 
 
 def sample_batch(
@@ -74,7 +85,7 @@ def sample_batch(
     rules: Sampling,
     stop: Sequence[int],
 ) -> list[Sampled]:
-    """Complete each prompt once.
+    """Complete each prompt once; prompts that are alike are read once.
 
     Args:
         model: a causal language model of transformers, in evaluation mode.
@@ -85,10 +96,12 @@ def sample_batch(
     """
     with torch.inference_mode():
         batch = _Batch(model, prompts, uniform, rules, stop)
+        batch.read(prompts)
         for step in range(rules.max_new_tokens):
-            batch.extend(step)
-            if not batch.shrink():
+            batch.draw(step)
+            if step + 1 == rules.max_new_tokens or not batch.shrink():
                 break
+            batch.forward()
         return batch.sampled()
 
 
@@ -113,14 +126,23 @@ class _Batch:
         self.lengths = torch.zeros(rows, dtype=torch.long, device=device)
         self.logprob = torch.zeros(rows, dtype=self.real, device=device)
         self.ended = torch.zeros(rows, dtype=torch.bool, device=device)
-        # Of the rows still computed, `alive`: their inputs to the next forward pass.
+        # Of the rows still computed, `alive`: what the next forward pass reads, and what it gives.
         self.alive = torch.arange(rows, device=device)
-        self.ids, self.mask = left_padded(prompts, device)
-        self.position = (self.mask.cumsum(1) - 1).clamp(min=0)
-        self.cache: Any = None
+        self.ids = self.mask = self.position = self.logits = torch.empty(0)
+        self.cache: Any = roomy_cache(model)
 
-    def extend(self, step: int) -> None:
-        """Draw one token for each computed row."""
+    def read(self, prompts: Sequence[Sequence[int]]) -> None:
+        """The logits after each prompt."""
+        place: dict[tuple[int, ...], int] = {}
+        rows = [place.setdefault(tuple(prompt), len(place)) for prompt in prompts]
+        self.ids, self.mask = left_padded(list(place), self.model.device)
+        self.position = (self.mask.cumsum(1) - 1).clamp(min=0)
+        self.forward()
+        if len(place) < len(rows):
+            self._keep(torch.tensor(rows, device=self.model.device))
+
+    def forward(self) -> None:
+        """The logits of each computed row's next token."""
         out = self.model(
             input_ids=self.ids,
             attention_mask=self.mask,
@@ -129,11 +151,14 @@ class _Batch:
             use_cache=True,
             logits_to_keep=1,
         )
-        self.cache = out.past_key_values
-        logits = out.logits[:, -1].to(self.real)
-        chosen = _choose(logits, self.uniform[self.alive, step], self.rules)
+        self.cache, self.logits = out.past_key_values, out.logits[:, -1].float()
+
+    def draw(self, step: int) -> None:
+        """One token for each computed row."""
+        logprobs = torch.log_softmax(self.logits, -1)
+        chosen = _choose(logprobs, self.uniform[self.alive, step], self.rules)
         going = ~self.ended[self.alive]
-        gain = torch.log_softmax(logits, -1).gather(1, chosen[:, None])[:, 0]
+        gain = logprobs.gather(1, chosen[:, None])[:, 0].to(self.real)
         self.logprob[self.alive] += torch.where(going, gain, 0.0)
         self.tokens[self.alive, step] = chosen
         self.ended[self.alive] |= torch.isin(chosen, self.stop)
@@ -148,10 +173,15 @@ class _Batch:
         left = int(going.sum())
         if 0 < left <= (1 - _ENDED_SHARE) * len(going):
             stay = going.nonzero()[:, 0]
-            self.cache.batch_select_indices(stay)
             self.alive, self.ids = self.alive[stay], self.ids[stay]
-            self.mask, self.position = self.mask[stay], self.position[stay]
+            self._keep(stay)
         return left > 0
+
+    def _keep(self, rows: Tensor) -> None:
+        """Of what the last forward pass left, these rows."""
+        self.cache.batch_select_indices(rows)
+        self.mask, self.position = self.mask[rows], self.position[rows]
+        self.logits = self.logits[rows]
 
     def sampled(self) -> list[Sampled]:
         """The completions, in the order of the prompts."""
@@ -171,21 +201,25 @@ def left_padded(rows: Sequence[Sequence[int]], device: Any) -> tuple[Tensor, Ten
     return ids.to(device), mask.to(device)
 
 
-def _choose(logits: Tensor, uniform: Tensor, rules: Sampling) -> Tensor:
+def _choose(logprobs: Tensor, uniform: Tensor, rules: Sampling) -> Tensor:
     """One token a row: where the cumulative probability passes the row's number.
 
     Args:
-        logits: shape (rows, vocabulary).
-        uniform: shape (rows,), in [0, 1).
+        logprobs: natural logs of the model's probabilities, shape (rows, vocabulary).
+        uniform: shape (rows,), in [0, 1); its type is that of the sum.
     """
     if rules.temperature == 0:
-        return logits.argmax(-1)
-    probability = torch.softmax(logits / rules.temperature, -1)
+        return logprobs.argmax(-1)
+    if rules.temperature == 1:
+        probability = logprobs.exp()
+    else:
+        probability = torch.softmax(logprobs / rules.temperature, -1)
     if rules.top_p < 1:
         ordered, order = probability.sort(dim=-1, descending=True, stable=True)
         # A token stays if those before it have not reached top_p yet: the first always does.
         ordered = ordered * (ordered.cumsum(-1) - ordered < rules.top_p)
         probability = torch.zeros_like(probability).scatter(-1, order, ordered)
-    cumulative = probability.cumsum(-1)
+    cumulative = probability.cumsum(-1, dtype=uniform.dtype)
     target = uniform[:, None] * cumulative[:, -1:]
-    return torch.searchsorted(cumulative, target, right=True)[:, 0].clamp(max=logits.shape[-1] - 1)
+    found = torch.searchsorted(cumulative, target, right=True)[:, 0]
+    return found.clamp(max=logprobs.shape[-1] - 1)

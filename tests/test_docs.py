@@ -30,6 +30,7 @@ PAGES = (
     "filters.md",
     "train.md",
     "health.md",
+    "generate.md",
     "dashboard.md",
     "queue.md",
     "argilla.md",

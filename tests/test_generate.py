@@ -15,8 +15,9 @@ from killed import killed_at
 from loop_runs import generated, new_project, trained
 from tiny_model import write_tiny_model
 
+from align.backends.tokens import prompt_tokens, reader
 from align.cli import main
-from align.completions import Shards, complete, prompt_tokens
+from align.completions import Shards, complete
 from align.generate import generate
 from align.model import Loaded, load_model, resolve_model
 from align.prompts import PromptSource, read_prompts
@@ -93,7 +94,7 @@ def test_another_seed_another_completion_the_same_seed_the_same_run(
 
 def test_the_loop_agrees_with_transformers_own(project: Project, tiny: str) -> None:
     one = loaded(project, tiny)
-    prompts = prompt_tokens(one, desk(project, 5).prompts["messages"].to_pylist())
+    prompts = prompt_tokens(reader(one), desk(project, 5).prompts["messages"].to_pylist())
     greedy = Sampling(temperature=0, max_new_tokens=30)
     ends = [one.tokenizer.eos_token_id]
     mine = sample_batch(one.model, prompts, np.zeros((5, 30)), greedy, ends)
@@ -107,7 +108,7 @@ def test_the_loop_agrees_with_transformers_own(project: Project, tiny: str) -> N
 
 def test_logprob_is_the_models_own_whatever_the_temperature(project: Project, tiny: str) -> None:
     one = loaded(project, tiny)
-    prompts = prompt_tokens(one, desk(project, 3).prompts["messages"].to_pylist())
+    prompts = prompt_tokens(reader(one), desk(project, 3).prompts["messages"].to_pylist())
     rules = Sampling(temperature=0.7, top_p=0.9, max_new_tokens=60)
     uniform = np.stack([draws(0, str(row), 0, 60) for row in range(3)])
     end = one.tokenizer.eos_token_id
@@ -124,7 +125,7 @@ def test_logprob_is_the_models_own_whatever_the_temperature(project: Project, ti
 
 def test_a_row_ends_at_the_end_token_and_leaves_the_batch(project: Project, tiny: str) -> None:
     one = loaded(project, tiny)
-    prompts = prompt_tokens(one, desk(project, 8).prompts["messages"].to_pylist())
+    prompts = prompt_tokens(reader(one), desk(project, 8).prompts["messages"].to_pylist())
     uniform = np.stack([draws(0, str(row), 0, 40) for row in range(8)])
     every = sample_batch(one.model, prompts, uniform, Sampling(max_new_tokens=40), [])
     # Call a token that occurs the end: each row must be what it was, up to there.

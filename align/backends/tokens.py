@@ -1,0 +1,107 @@
+"""Prompts as a model of this machine reads them: token ids by its chat template."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import jinja2
+
+from align.backends import Job, Unfit, Wanted
+from annotate.errors import TrainingError
+
+if TYPE_CHECKING:
+    from align.model import Loaded, ModelRef
+
+
+@dataclass(frozen=True)
+class Reader:
+    """What of a model is needed to write a prompt for it and to read its completion."""
+
+    ref: ModelRef
+    tokenizer: Any
+    room: int | None
+    """Tokens of prompt and completion together; None where the model does not say."""
+    stop: tuple[int, ...]
+    """Ids of the tokens that end a turn."""
+
+    def text(self, tokens: Sequence[int]) -> str:
+        """A completion as people read it."""
+        text: str = self.tokenizer.decode(tokens, skip_special_tokens=True)
+        return text
+
+
+def reader(loaded: Loaded) -> Reader:
+    """That of a loaded model."""
+    own = loaded.model.generation_config.eos_token_id
+    return _reader(loaded.ref, loaded.tokenizer, loaded.model.config, own)
+
+
+def reader_of(ref: ModelRef) -> Reader:
+    """That of a model whose weights are not loaded here.
+
+    Raises:
+        TrainingError: it has no tokenizer or settings that transformers can read, or no chat
+            template.
+    """
+    from transformers import AutoConfig, AutoTokenizer, GenerationConfig
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(ref.source)
+        config = AutoConfig.from_pretrained(ref.source)
+    except (OSError, ValueError, KeyError) as error:
+        first = str(error).strip().split("\n")[0].rstrip(".")
+        raise TrainingError(f"the model cannot be read: {first}", where=ref.name) from None
+    try:
+        own = GenerationConfig.from_pretrained(ref.source).eos_token_id
+    except OSError:  # a model need not have the file
+        own = config.eos_token_id
+    if tokenizer.chat_template is None:
+        raise TrainingError(
+            "its tokenizer has no chat template", where=ref.name, remedy="Use a chat model"
+        )
+    return _reader(ref, tokenizer, config, own)
+
+
+def _reader(ref: ModelRef, tokenizer: Any, config: Any, own: Any) -> Reader:
+    ends = {*(own if isinstance(own, list) else [own]), tokenizer.eos_token_id} - {None}
+    room = getattr(config, "max_position_embeddings", None)
+    return Reader(ref, tokenizer, room, tuple(sorted(ends)))
+
+
+def prompt_tokens(read: Reader, conversations: Sequence[Any]) -> list[list[int]]:
+    """Each conversation as the chat template writes it, up to where the assistant begins.
+
+    Raises:
+        TrainingError: the template refuses a conversation.
+    """
+    try:
+        texts = read.tokenizer.apply_chat_template(
+            list(conversations), add_generation_prompt=True, tokenize=False
+        )
+    except jinja2.TemplateError as error:
+        raise TrainingError(f"its chat template fails ({error})", where=read.ref.name) from None
+    # The template has written the special tokens already.
+    found: list[list[int]] = read.tokenizer(texts, add_special_tokens=False)["input_ids"]
+    return found
+
+
+def fitting(read: Reader, job: Job) -> tuple[list[Wanted], dict[str, list[int]], list[Unfit]]:
+    """What of a job fits the model, its prompts' token ids, and the prompts that are too long.
+
+    Those of like length come together: padding is computed too. Samples of one prompt come one
+    after the other.
+    """
+    ids = list(dict.fromkeys(one.prompt_id for one in job.wanted))
+    tokens = dict(zip(ids, prompt_tokens(read, [job.messages[one] for one in ids]), strict=True))
+    unfit = []
+    for prompt_id in ids:
+        needed = len(tokens[prompt_id]) + job.rules.max_new_tokens
+        if read.room is not None and needed > read.room:
+            reason = f"prompt and completion may take {needed} tokens, the model has {read.room}"
+            unfit.append(Unfit(prompt_id, reason))
+            del tokens[prompt_id]
+    wanted = [one for one in job.wanted if one.prompt_id in tokens]
+    wanted.sort(key=lambda one: (len(tokens[one.prompt_id]), one.says, one.sample))
+    return wanted, tokens, unfit

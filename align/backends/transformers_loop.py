@@ -1,0 +1,70 @@
+"""The backend `transformers`: our own sampling loop (align.sampling) on any causal model.
+
+What a completion is depends on the model, its prompt's text, the sample's number and the sampling
+settings alone, never on what it is computed with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+
+from align.backends import Batch, Job, Made, Wanted
+from align.backends.tokens import Reader, fitting, reader
+from align.model import Loaded, ModelRef, load_model, resolve_model
+from align.sampling import Sampling, draws, sample_batch
+from annotate.errors import ResourceError
+from annotate.runs import Project
+
+
+@dataclass(frozen=True)
+class Transformers:
+    """On this machine, with the accelerator if there is one."""
+
+    name: ClassVar[str] = "transformers"
+
+    def settings(self, batch_size: int) -> dict[str, Any]:
+        """Nothing: no batch size changes a completion."""
+        return {}
+
+    def model(self, project: Project, name: str) -> ModelRef:
+        """Of this project, a folder or the hub."""
+        return resolve_model(project, name)
+
+    def complete(self, job: Job) -> Iterator[Batch]:
+        """In batches of `job.batch_size`."""
+        loaded = load_model(job.ref)
+        read = reader(loaded)
+        wanted, tokens, unfit = fitting(read, job)
+        yield list(unfit)
+        for start in range(0, len(wanted), job.batch_size):
+            batch = wanted[start : start + job.batch_size]
+            yield _completed(loaded, read, batch, tokens, job.rules)
+
+
+def _completed(
+    loaded: Loaded,
+    read: Reader,
+    batch: Sequence[Wanted],
+    tokens: Mapping[str, list[int]],
+    rules: Sampling,
+) -> Batch:
+    steps = rules.max_new_tokens
+    uniform = np.stack([draws(rules.seed, one.says, one.sample, steps) for one in batch])
+    prompts = [tokens[one.prompt_id] for one in batch]
+    try:
+        sampled = sample_batch(loaded.model, prompts, uniform, rules, read.stop)
+    except torch.OutOfMemoryError:
+        raise ResourceError(
+            f"{len(batch)} completions at once do not fit into memory",
+            where=loaded.ref.name,
+            remedy="Name a smaller --batch-size; the same command goes on where it stopped",
+        ) from None
+    return [
+        Made(wanted, read.text(one.tokens), len(one.tokens), one.logprob)
+        for wanted, one in zip(batch, sampled, strict=True)
+    ]
