@@ -1,5 +1,5 @@
 """What every trainer does alike: resume, log, show progress, stop, save, report, in one process or
-in several.
+in several (align.processes).
 
 A training is interruptible at any moment: checkpoints lie in the run's hidden folder, and the same
 command goes on from the last whole one to the same result.
@@ -9,25 +9,24 @@ command goes on from the last whole one to the same result.
 - order: the same order of rows after an interruption and in several processes
 - progress: the log, and the bar or the lines on stderr
 - trackers: trackio, TensorBoard, MLflow, W&B
-- processes: several processes that train one model
 - failures: what libraries say, in one line
+- watching: callbacks that whoever starts a training adds
 """
 
 from align.training.checkpoints import CHECKPOINTS
 from align.training.failures import resources_reported, settings_reported
 from align.training.fit import fit, trainer_arguments
-from align.training.processes import is_main, shared_draft
 from align.training.progress import LOG
 from align.training.quiet import quiet_libraries
+from align.training.watching import watched_by
 
 __all__ = [
     "CHECKPOINTS",
     "LOG",
     "fit",
-    "is_main",
     "quiet_libraries",
     "resources_reported",
     "settings_reported",
-    "shared_draft",
     "trainer_arguments",
+    "watched_by",
 ]

@@ -18,7 +18,7 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from align.training.processes import agreed, wait_for_all
+from align.processes import agreed, wait_for_all
 
 CHECKPOINTS = "checkpoints"
 """Their folder in a run's hidden one."""

@@ -6,7 +6,7 @@ import contextlib
 import traceback
 from collections.abc import Iterator
 
-from align.training.processes import world_size
+from align.processes import PeerGoneError, world_size
 from annotate.errors import ResourceError, TrainingError
 
 _REFUSALS = (TypeError, ValueError, NotImplementedError, KeyError, ImportError, AssertionError)
@@ -15,10 +15,6 @@ _NO_MEMORY = ("out of memory", "can't allocate memory")
 _NO_SPACE = ("No space left", "inline_container", "PytorchStreamWriter")
 # And when another of several processes has gone.
 _PEER_GONE = ("Connection closed by peer", "Connection reset by peer", "gloo", "NCCL")
-
-
-class PeerGoneError(TrainingError):
-    """Another of the processes that train together has ended: it has the reason, not this one."""
 
 
 @contextlib.contextmanager

@@ -23,13 +23,14 @@ from align.arguments import argument_layers
 from align.conduct import largest_divisor
 from align.health.watch import HealthWatch
 from align.model import MODEL_FOLDER
+from align.processes import is_main, wait_for_all, world_size
 from align.recipe import Recipe
 from align.training.checkpoints import CHECKPOINTS, Checkpoints, newest_whole, remove_torn
 from align.training.failures import resources_reported, settings_reported
 from align.training.order import EpochOrder
-from align.training.processes import is_main, wait_for_all, world_size
 from align.training.progress import LOG, Bar, LogFile, write_log
 from align.training.trackers import set_up_trackers
+from align.training.watching import watching
 from annotate.errors import Interrupted, TrainingError
 from annotate.runs import Draft
 
@@ -100,7 +101,7 @@ def _add_callbacks(trainer: Trainer, recipe: Recipe, draft: Draft) -> Bar:
     ours: list[TrainerCallback] = [EpochOrder(), _StopsAtNaN(), Checkpoints()]
     if is_main():
         ours += [LogFile(draft.path / LOG), bar, HealthWatch(draft.plan.run_id)]
-    for callback in ours:
+    for callback in (*ours, *watching()):
         trainer.add_callback(callback)
     return bar
 

@@ -13,7 +13,12 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from annotate.errors import TrainingError
 from annotate.runs import Draft, Project, Run, RunPlan
+
+
+class PeerGoneError(TrainingError):
+    """Another of the processes that train together has ended: it has the reason, not this one."""
 
 
 def rank() -> int:
@@ -29,6 +34,14 @@ def world_size() -> int:
 def is_main() -> bool:
     """Whether this process writes the run, the log and the progress."""
     return rank() == 0
+
+
+def different_result(batch_size: int | None) -> dict[str, int]:
+    """What the number of processes adds to a run's settings: nothing where a step has as many rows
+    whatever their number.
+    """
+    several = world_size() > 1 and batch_size is None
+    return {"processes": world_size()} if several else {}
 
 
 def wait_for_all() -> None:
