@@ -207,17 +207,23 @@ def evaluate_model(
     seed: int,
     again: bool,
 ) -> None:
-    """Compare a new model with the old one and with round 0's, on held-out prompts."""
+    """Compare a new model with the old one and with round 0's, on held-out prompts.
+
+    Of a reward model, if TRAIN_RUN is one: how often it is right on held-out pairs.
+    """
     project = here()
     from align.evaluate.pools import PromptChoice
     from align.evaluate.report import lines
     from align.evaluate.step import evaluate
+    from align.model import newest_model
     from align.rounds import after_evaluation
     from align.sampling import Sampling
 
+    # A reward model is evaluated only where it is named.
+    newest = None if run_id else newest_model(project).run
     run = evaluate(
         project,
-        chosen_run(project, run_id, "train"),
+        newest or chosen_run(project, run_id, "train"),
         against=against,
         scorer=scorer,
         choice=PromptChoice(prompts, count, pool, pool_count),
@@ -229,7 +235,8 @@ def evaluate_model(
     )
     for line in lines(run):
         click.echo(line)
-    line = f"{run.metrics['model']} on {run.metrics['held_out']:,} held-out prompts"
+    pairs = f"{run.metrics['pairs']:,} pairs of " if "pairs" in run.metrics else ""
+    line = f"{run.metrics['model']} on {pairs}{run.metrics['held_out']:,} held-out prompts"
     if run.metrics["quarantined"]:
         line += f", {run.metrics['quarantined']:,} set aside (table quarantine says why)"
     report(run, line, after_evaluation(run))
@@ -245,9 +252,10 @@ def collect_failures(run_id: str | None, limit: int | None, again: bool) -> None
     Only on the evaluation's fresh prompts: the held-out ones are never learnt from.
     """
     project = here()
-    from align.failures import failures
+    from align.failures import failures, newest_evaluation
 
-    run = failures(project, chosen_run(project, run_id, "evaluate"), limit=limit, again=again)
+    evaluation = project.resolve(run_id) if run_id else newest_evaluation(project)
+    run = failures(project, evaluation, limit=limit, again=again)
     why = ", ".join(f"{count:,} {name}" for name, count in run.metrics["why"].items())
     line = f"{run.metrics['failures']:,} failures ({why})"
     report(run, f"{line} on {run.metrics['fresh_prompts']:,} prompts", f"handloom push {run.id}")

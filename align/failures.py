@@ -16,6 +16,7 @@ from __future__ import annotations
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from align.model import REWARD_MODEL
 from align.split import TRAIN, require_disjoint, sides_taken
 from annotate.errors import InputError
 from annotate.records import conform, content_id, flat_text
@@ -42,6 +43,12 @@ def failures(
         ProjectError: not an evaluate run.
     """
     evaluate_run.require("evaluate")
+    if evaluate_run.metrics.get("makes") == REWARD_MODEL:
+        raise InputError(
+            "a reward model writes nothing that could fail",
+            where=evaluate_run.id,
+            remedy="Name the evaluation of a model that completes prompts",
+        )
     plan = RunPlan("failures", evaluate_run.round + 1, (evaluate_run,), {"limit": limit})
     if again:
         plan = project.again(plan)
@@ -82,6 +89,17 @@ def failures(
             over_limit=distinct.num_rows - found.num_rows,
         )
     return draft.run
+
+
+def newest_evaluation(project: Project) -> Run:
+    """The newest evaluation of a model that completes prompts.
+
+    Raises:
+        ProjectError: there is no evaluation.
+    """
+    runs = [run for run in project.all_runs() if run.step == "evaluate"]
+    of_models = [run for run in runs if run.metrics.get("makes") != REWARD_MODEL]
+    return of_models[-1] if of_models else project.latest("evaluate")
 
 
 def find_failures(scores: pa.Table, pool: pa.Table, outputs: pa.Table) -> pa.Table:
