@@ -86,8 +86,8 @@ def train_model(
 ) -> None:
     """Train a model as RECIPE says: a YAML file, or the name of a recipe.
 
-    The recipes of the project and those shipped: pretrain-support-desk, sft-support-desk,
-    dpo-support-desk, sft-lora, dpo-lora. An interrupted training goes on from its last checkpoint.
+    The recipes of the project, and those shipped: {sft,dpo,kto,orpo,cpo,simpo,reward}-support-desk
+    and more, for a GPU and for eight. An interrupted training goes on from its last checkpoint.
     """
     project = here()
     from align.train import train
@@ -98,6 +98,9 @@ def train_model(
     line = f"{metrics['method']} model after {metrics['steps']:,} steps, loss {loss:.3f}"
     if metrics.get("started_from"):
         line += f", from {metrics['started_from']}"
+    for key, what in {"too_long": "left out as too long", "cut": "cut at their end"}.items():
+        if metrics.get(key):
+            line += f"; {metrics[key]:,} rows {what}"
     then = "handloom generate" if run.round == 0 else f"handloom evaluate {run.id}"
     report(run, line, then)
 
