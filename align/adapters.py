@@ -24,24 +24,35 @@ ADAPTER_FOLDER = "adapter"
 """Beside the model's folder in a train run."""
 
 _ADAPTER_FILE = "adapter_config.json"
-_PEFT_TASKS = {"causal-lm": "CAUSAL_LM", "seq2seq-lm": "SEQ_2_SEQ_LM", "reward": "SEQ_CLS"}
+# PEFT 0.21's own wrapper of an encoder-decoder asks for a method that transformers 5 lacks; without
+# a task it takes the plain one, which does for adapters in the layers.
+_PEFT_TASKS = {"causal-lm": "CAUSAL_LM", "seq2seq-lm": None, "reward": "SEQ_CLS"}
 
 
 def adapter_config(
-    recipe: Tuning, new_tokens: Sequence[int], *, task: str = "causal-lm"
+    recipe: Tuning, new_tokens: Sequence[int], model: Any = None, *, task: str = "causal-lm"
 ) -> PeftConfig | None:
     """PEFT's configuration of a recipe's adapters; None where every weight is trained.
 
-    With new tokens all embeddings are trained too. Training the new rows alone would be enough, but
-    PEFT's wrapper for that lacks the bias which TRL 1.16 asks a tied output layer for.
+    With new tokens all embeddings are trained too, and an output layer with a table of its own.
+    Training the new rows alone would be enough, but PEFT's wrapper for that lacks the bias which
+    TRL 1.16 asks a tied output layer for.
 
     Args:
         new_tokens: ids of the tokens that the recipe added.
+        model: that they were added to.
         task: as for `load_model`.
+
+    Raises:
+        TrainingError: the model's embeddings cannot be trained beside adapters.
     """
     from peft import LoraConfig, PrefixTuningConfig
 
     if recipe.prefix is not None:
+        if _PEFT_TASKS[task] is None:
+            raise TrainingError(
+                "an encoder-decoder cannot be given a prefix", remedy="Take lora instead"
+            )
         # Zeros disturb the model least: they take a share of the attention and add nothing.
         return PrefixTuningConfig(
             task_type=_PEFT_TASKS[task],
@@ -50,6 +61,7 @@ def adapter_config(
         )
     if (lora := recipe.lora) is None:
         return None
+    tables, tied = _embeddings(model) if new_tokens else (None, False)
     return LoraConfig(
         task_type=_PEFT_TASKS[task],
         r=lora.r,
@@ -59,9 +71,29 @@ def adapter_config(
         if isinstance(lora.target_modules, str)
         else list(lora.target_modules),
         use_dora=lora.dora,
-        modules_to_save=["embed_tokens"] if new_tokens else None,
-        ensure_weight_tying=bool(new_tokens),
+        modules_to_save=tables,
+        ensure_weight_tying=tied,
     )
+
+
+def _embeddings(model: Any) -> tuple[list[str], bool]:
+    """What PEFT calls the tables with a row a token, and whether input and output share one."""
+    source, target = model.get_input_embeddings(), model.get_output_embeddings()
+    tied = target is not None and target.weight is source.weight
+    wanted = [source] if tied or target is None else [source, target]
+    names = [
+        name.rpartition(".")[2]
+        for name, layer in model.named_modules()
+        if any(layer is one for one in wanted)
+    ]
+    # PEFT knows a shared table only by this name.
+    if model.config.is_encoder_decoder or (tied and names != ["embed_tokens"]):
+        raise TrainingError(
+            f"new_special_tokens: {names[0]!r}, the embeddings of this model, cannot be trained "
+            "beside adapters",
+            remedy="Leave lora out, which trains every weight",
+        )
+    return names, tied
 
 
 def quantized_loading() -> dict[str, Any]:

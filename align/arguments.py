@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from align.conduct import conduct_arguments
 from align.model import device_arguments
-from align.recipe import Recipe, Tuning
+from align.recipe import PretrainRecipe, Recipe, Tuning
 
 
 def argument_layers(
@@ -40,6 +40,16 @@ def argument_layers(
             "save_total_limit": 2,
         },
     }
+    if isinstance(recipe, PretrainRecipe) and recipe.corpus is not None:
+        # A stream has no epochs: ten times a training instead.
+        layers["stream"] = {
+            "eval_strategy": "steps",
+            "eval_steps": 0.1,
+            "save_strategy": "steps",
+            "save_steps": 0.1,
+            # Each process reads it and takes its share; else the first would cut up batches.
+            "accelerator_config": {"dispatch_batches": False},
+        }
     if isinstance(recipe, Tuning) and recipe.prefix is not None:
         # A layer that is computed again forgets the keys and values that came before it.
         layers["prefix"] = {"gradient_checkpointing": False}

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from align.adapters import ADAPTER_FOLDER, holds_adapters, quantized_loading, with_adapters
+from align.model_kind import model_kind, require_kind
 from annotate.errors import ProjectError, TrainingError
 from annotate.runs import Project, Run
 
@@ -30,6 +31,12 @@ scores completions."""
 
 TOKENS_IN_TEXTS = "tokens_in_texts"
 """In a model's configuration: the special tokens that texts may use, those a recipe added."""
+
+PLAIN_TEMPLATE = (
+    "{% for message in messages %}{{ message['role'] + ': ' + message['content'] + '\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"
+)
+"""The chat template of an encoder or encoder-decoder that has none: a line a turn."""
 
 Task = Literal["causal-lm", "seq2seq-lm", "reward"]
 """What a model is loaded as: the last is a transformer with a head of one score."""
@@ -165,6 +172,8 @@ def load_model(
     base = base_folder(ref)
     try:
         tokenizer = AutoTokenizer.from_pretrained(ref.source, trust_remote_code=trust_remote_code)
+        kind = model_kind(base, trust_remote_code=trust_remote_code)
+        require_kind(ref.name, kind, task)
         model = _auto_class(task).from_pretrained(
             base, trust_remote_code=trust_remote_code, **_head(task), **options
         )
@@ -185,10 +194,12 @@ def load_model(
         raise TrainingError(
             "it scores completions and writes none", where=ref.name, remedy="Name another model"
         )
-    if tokenizer.chat_template is None:
+    if tokenizer.chat_template is None and kind == "decoder":
         raise TrainingError(
             "its tokenizer has no chat template", where=ref.name, remedy="Use a chat model"
         )
+    if tokenizer.chat_template is None:
+        tokenizer.chat_template = PLAIN_TEMPLATE
     if on_gpu and train == "nothing":
         model.to(torch.device("cuda"))
     return Loaded(ref, model, tokenizer)
@@ -231,7 +242,13 @@ def base_folder(ref: ModelRef) -> str:
 def _distinct_pad(tokenizer: Any, model: Any) -> None:
     """Without a pad token of its own a model learns to ignore its end token."""
     if tokenizer.eos_token is None:
-        raise TrainingError("its tokenizer has no end token", remedy="Set eos_token")
+        tokenizer.eos_token = tokenizer.sep_token  # how an encoder's text ends
+    if tokenizer.eos_token is None:
+        raise TrainingError(
+            "its tokenizer has no end token",
+            where=str(tokenizer.name_or_path),
+            remedy="Name one as eos_token in its tokenizer_config.json",
+        )
     if tokenizer.pad_token is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
         unused = tokenizer.unk_token
         if unused is not None and unused != tokenizer.eos_token:

@@ -1,55 +1,94 @@
-"""A tokenizer and a small Llama from scratch, for use without a hub.
+"""A tokenizer and a small Llama from scratch: on a corpus, or on made-up dialogues without a hub.
 
-One dialogue a row: packed rows cut prompts off, and a model trained so ignored the prompt.
+A corpus is streamed (align.corpus, align.stream). Dialogues are one a row unless the recipe packs
+them, and then still whole: cut off, they taught a model to ignore the prompt.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain, islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from align.corpus import corpus_files, documents, held_out, held_out_documents
+from align.packed_rows import collate
+from align.perplexity import HeldOutLoss, held_out_loss
+from align.processes import different_result, shared_draft
 from align.recipe import PretrainRecipe
-from align.training import fit, quiet_libraries, trainer_arguments
+from align.recipe.text import Corpus
+from align.stream import Stream, rows
+from align.tokenizer import document_tokens, make_tokenizer
+from align.training import CHECKPOINTS, fit, quiet_libraries, trainer_arguments
 from annotate import support_desk
+from annotate.errors import InputError
 from annotate.runs import Project, Run, RunPlan
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-PAD, BOS, EOS, END = "<|pad|>", "<|bos|>", "<|eos|>", "<|end|>"
-SPECIAL = (PAD, BOS, EOS, END, "<|system|>", "<|user|>", "<|assistant|>")
-# The generation marks let a trainer find the assistant's own words.
-CHAT_TEMPLATE = (
-    "{{ bos_token }}"
-    "{% for message in messages %}"
-    "{{ '<|' + message['role'] + '|>' }}"
-    "{% if message['role'] == 'assistant' %}"
-    "{% generation %}{{ message['content'] + eos_token }}{% endgeneration %}"
-    "{% else %}{{ message['content'] + '" + END + "' }}{% endif %}"
-    "{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
-)
-# Held out of pre-training to measure perplexity.
+# Dialogues held out of pre-training to measure perplexity.
 _HELD_OUT = 300
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a model is pre-trained on."""
+
+    train: Any
+    """A data set, or a stream without end."""
+    eval: Any
+    collator: Any
+    held_out: list[list[int]]
+    """Token ids of each held-out document."""
+    sizes: list[int]
+    """Bytes of each one's text."""
 
 
 def pretrain(project: Project, recipe: PretrainRecipe, *, again: bool = False) -> Run:
     """Pre-train as the recipe says; the finished run, if there is one.
 
-    The metrics hold `perplexity`: e to the mean loss a token of 300 held-out dialogues.
+    The metrics hold `perplexity` and `bits_per_byte` of held-out documents, as estimates.
+
+    Raises:
+        InputError: the corpus is not there, or holds nothing to train on or to hold out.
     """
-    plan = RunPlan("train", 0, settings=recipe.model_dump(exclude={"seed"}), seed=recipe.seed)
+    plan = RunPlan(
+        "train",
+        0,
+        settings=recipe.model_dump(exclude={"seed", "report_to", "launch"})
+        | different_result(recipe.batch_size),
+        seed=recipe.seed,
+        inputs=corpus_files(recipe.corpus, project.root) if recipe.corpus else (),
+    )
     if again:
         plan = project.again(plan)
     elif (finished := project.finished(plan)) is not None:
         return finished
-    with project.draft(plan) as draft, quiet_libraries():
-        texts = dialogue_texts(recipe)
-        tokenizer = make_tokenizer(recipe, (turn for dialogue in texts for turn in dialogue))
-        trainer = _trainer(recipe, tokenizer, trainer_arguments(recipe, draft, evaluates=True))
+    # Read before there is a draft, so that a corpus which is no good leaves nothing behind.
+    texts = _tokenizer_texts(recipe, project.root)
+    with shared_draft(project, plan) as draft, quiet_libraries():
+        tokenizer = _kept_tokenizer(recipe, texts, draft.path / CHECKPOINTS / "tokenizer")
+        material = (
+            _streamed(recipe.corpus, recipe, project.root, tokenizer)
+            if recipe.corpus
+            else _demonstrated(recipe, tokenizer)
+        )
+        trainer = _trainer(
+            recipe, tokenizer, material, trainer_arguments(recipe, draft, evaluates=True)
+        )
         draft.note(method="pretrain", parameters=trainer.model.num_parameters())
         fit(trainer, recipe, draft)
-        draft.note(perplexity=perplexity(trainer.model, tokenizer, recipe))
+        loss = held_out_loss(
+            trainer.model,
+            material.held_out,
+            material.sizes,
+            length=recipe.max_length,
+            pad=tokenizer.pad_token_id,
+        )
+        draft.note(**loss.to_dict(seed=recipe.seed))
     return draft.run
 
 
@@ -58,57 +97,110 @@ def dialogue_texts(recipe: PretrainRecipe) -> list[list[str]]:
     return [[turn["content"] for turn in dialogue] for dialogue in _dialogues(recipe)]
 
 
-def make_tokenizer(recipe: PretrainRecipe, texts: Iterable[str]) -> PreTrainedTokenizerFast:
-    """Byte-level BPE over `texts`, special tokens first, with the chat template."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+def perplexity(model: Any, tokenizer: Any, recipe: PretrainRecipe) -> HeldOutLoss:
+    """What a model makes of the dialogues that a recipe with demonstrations holds out."""
+    held, sizes = _held_out_dialogues(recipe, tokenizer)
+    return held_out_loss(model, held, sizes, length=recipe.max_length, pad=tokenizer.pad_token_id)
+
+
+def _kept_tokenizer(
+    recipe: PretrainRecipe, texts: Iterator[str], folder: Path
+) -> PreTrainedTokenizerFast:
+    """The tokenizer, kept beside the checkpoints: Unigram never comes out the same twice."""
     from transformers import PreTrainedTokenizerFast
 
-    bpe = Tokenizer(models.BPE())
-    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    bpe.decoder = decoders.ByteLevel()
-    bpe.train_from_iterator(
-        texts,
-        trainers.BpeTrainer(
-            vocab_size=recipe.vocab_size,
-            special_tokens=list(SPECIAL),
-            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-            show_progress=False,
-        ),
+    if not folder.exists():
+        made = make_tokenizer(texts, recipe.vocab_size, recipe.tokenizer)
+        unfinished = folder.with_suffix(".partial")
+        made.save_pretrained(unfinished)
+        unfinished.rename(folder)
+        return made
+    kept: PreTrainedTokenizerFast = PreTrainedTokenizerFast.from_pretrained(folder)
+    return kept
+
+
+def _tokenizer_texts(recipe: PretrainRecipe, root: Path) -> Iterator[str]:
+    """What the tokenizer is made from.
+
+    Raises:
+        InputError: a corpus holds no document to train on.
+    """
+    if recipe.corpus is None:
+        return chain.from_iterable(dialogue_texts(recipe))
+    corpus = recipe.corpus
+    kept = (text for text in documents(corpus, root) if not held_out(text, corpus.held_out))
+    first = next(kept, None)
+    if first is None:
+        raise InputError(
+            "no document to train on", where=corpus.path, remedy="Put some text there first"
+        )
+    return islice(chain([first], kept), recipe.tokenizer_documents)
+
+
+def _streamed(
+    corpus: Corpus, recipe: PretrainRecipe, root: Path, tokenizer: PreTrainedTokenizerFast
+) -> Material:
+    texts = list(islice(held_out_documents(corpus, root), corpus.held_out_documents))
+    if not texts:
+        raise InputError(
+            "none of its documents is held out to measure perplexity",
+            where=corpus.path,
+            remedy="Raise corpus.held_out, or cut the text into more documents",
+        )
+    ids = list(document_tokens(tokenizer, texts))
+    stream = Stream(
+        corpus,
+        root,
+        tokenizer,
+        length=recipe.max_length,
+        packing=recipe.packing,
+        seed=recipe.seed,
     )
-    tokenizer = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
-        tokenizer_object=bpe,
-        pad_token=PAD,
-        bos_token=BOS,
-        eos_token=EOS,
-        additional_special_tokens=list(SPECIAL[3:]),
-        padding_side="left",
+    return Material(
+        train=stream,
+        eval=list(rows(ids, recipe.max_length, packing=recipe.packing)),
+        collator=partial(collate, pad=tokenizer.pad_token_id),
+        held_out=ids,
+        sizes=[len(text.encode()) for text in texts],
     )
-    tokenizer.chat_template = CHAT_TEMPLATE
-    return tokenizer
 
 
-def perplexity(model: Any, tokenizer: Any, recipe: PretrainRecipe) -> float:
-    """e to the mean negative log-likelihood a token of the held-out dialogues."""
-    import torch
+def _demonstrated(recipe: PretrainRecipe, tokenizer: Any) -> Material:
+    from datasets import Dataset
+    from transformers import DataCollatorForLanguageModeling
 
-    model.eval()
-    total, count = 0.0, 0
-    rows = _encoded(tokenizer, _dialogues(recipe, held_out=True), recipe.max_length)
-    with torch.inference_mode():
-        for start in range(0, len(rows), 50):
-            batch = tokenizer.pad({"input_ids": rows[start : start + 50]}, return_tensors="pt")
-            batch = batch.to(model.device)
-            # Nothing stands before a row's first token, so nothing predicts it.
-            first = batch["input_ids"] == tokenizer.bos_token_id
-            labels = batch["input_ids"].masked_fill(first | (batch["attention_mask"] == 0), -100)
-            loss = model(**batch, labels=labels).loss
-            tokens = int((labels != -100).sum())
-            total, count = total + float(loss) * tokens, count + tokens
-    return float(torch.exp(torch.tensor(total / count)))
+    train = _encoded(tokenizer, _dialogues(recipe), recipe.max_length)
+    held, sizes = _held_out_dialogues(recipe, tokenizer)
+    if recipe.packing:
+        return Material(
+            train=list(rows(train, recipe.max_length, packing=True)),
+            eval=list(rows(held, recipe.max_length, packing=True)),
+            collator=partial(collate, pad=tokenizer.pad_token_id),
+            held_out=held,
+            sizes=sizes,
+        )
+    return Material(
+        train=Dataset.from_dict({"input_ids": train}),
+        eval=Dataset.from_dict({"input_ids": held}),
+        collator=DataCollatorForLanguageModeling(tokenizer, mlm=False),
+        held_out=held,
+        sizes=sizes,
+    )
+
+
+def _held_out_dialogues(
+    recipe: PretrainRecipe, tokenizer: Any
+) -> tuple[list[list[int]], list[int]]:
+    """Token ids of each, and bytes of its words."""
+    dialogues = _dialogues(recipe, held_out=True)
+    sizes = [sum(len(turn["content"].encode()) for turn in turns) for turns in dialogues]
+    return _encoded(tokenizer, dialogues, recipe.max_length), sizes
 
 
 def _dialogues(recipe: PretrainRecipe, *, held_out: bool = False) -> list[support_desk.Messages]:
     wanted = recipe.demonstrations
+    if wanted is None:
+        raise ValueError("the recipe reads a corpus")
     count, seed = (_HELD_OUT, wanted.seed + 1) if held_out else (wanted.n, wanted.seed)
     return support_desk.dialogues(count, seed=seed, quality=wanted.quality)
 
@@ -120,16 +212,11 @@ def _encoded(tokenizer: Any, dialogues: list[Any], max_length: int) -> list[list
     return [row[:max_length] for row in rows]
 
 
-def _trainer(recipe: PretrainRecipe, tokenizer: Any, arguments: dict[str, Any]) -> Any:
+def _trainer(
+    recipe: PretrainRecipe, tokenizer: Any, material: Material, arguments: dict[str, Any]
+) -> Any:
     import torch
-    from datasets import Dataset
-    from transformers import (
-        DataCollatorForLanguageModeling,
-        LlamaConfig,
-        LlamaForCausalLM,
-        Trainer,
-        TrainingArguments,
-    )
+    from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainingArguments
 
     torch.manual_seed(recipe.seed)
     model = LlamaForCausalLM(
@@ -142,21 +229,11 @@ def _trainer(recipe: PretrainRecipe, tokenizer: Any, arguments: dict[str, Any]) 
             **recipe.architecture.model_dump(),
         )
     )
-    sets = {
-        held_out: Dataset.from_dict(
-            {
-                "input_ids": _encoded(
-                    tokenizer, _dialogues(recipe, held_out=held_out), recipe.max_length
-                )
-            }
-        )
-        for held_out in (False, True)
-    }
     return Trainer(
         model=model,
         args=TrainingArguments(**arguments),
-        train_dataset=sets[False],
-        eval_dataset=sets[True],
-        data_collator=DataCollatorForLanguageModeling(tokenizer, mlm=False),
+        train_dataset=material.train,
+        eval_dataset=material.eval,
+        data_collator=material.collator,
         processing_class=tokenizer,
     )

@@ -19,11 +19,13 @@ from align.model import (
     Loaded,
     ModelRef,
     Task,
+    base_folder,
     load_model,
     model_before,
     resolve_model,
     weights,
 )
+from align.model_kind import model_kind, require_kind
 from align.recipe import (
     PretrainRecipe,
     SftRecipe,
@@ -51,12 +53,14 @@ class Method:
     """Which one where a run has nothing in that."""
     task: Task = "causal-lm"
     """What the model is loaded as."""
+    encoder_decoder: bool = False
+    """Whether an encoder-decoder will do as well."""
     makes: str = MODEL
     """What kind of model its run holds (`align.model`)."""
 
 
 METHODS = {
-    "sft": Method("trl:SFTConfig", "align.train_sft:train_sft", "sft"),
+    "sft": Method("trl:SFTConfig", "align.train_sft:train_sft", "sft", encoder_decoder=True),
     "dpo": Method("trl:DPOConfig", "align.train_dpo:train_dpo", "preference"),
     "reward": Method(
         "trl:RewardConfig",
@@ -148,6 +152,7 @@ def _tune(project: Project, recipe: Tuning, path: Path, again: bool) -> Run:
     elif (finished := project.finished(plan)) is not None:
         return finished
     method = METHODS[recipe.method]
+    task = _task(method, ref)
     if demonstrations:
         from align.train_sft import demonstration_rows
 
@@ -160,13 +165,27 @@ def _tune(project: Project, recipe: Tuning, path: Path, again: bool) -> Run:
         draft.note(
             method=recipe.method, makes=method.makes, recipe=path.stem, started_from=ref.name
         )
-        _run_trainer(recipe, ref, rows, draft)
+        _run_trainer(recipe, ref, task, rows, draft)
     return draft.run
 
 
-def _run_trainer(recipe: Tuning, ref: ModelRef, rows: pa.Table, draft: Draft) -> None:
+def _task(method: Method, ref: ModelRef) -> Task:
+    """What to load the model as.
+
+    Raises:
+        TrainingError: it is of a kind that the method cannot train.
+    """
+    kind = model_kind(base_folder(ref))
+    other = method.encoder_decoder and kind == "encoder-decoder"
+    task: Task = "seq2seq-lm" if other else method.task
+    require_kind(ref.name, kind, task)
+    return task
+
+
+def _run_trainer(recipe: Tuning, ref: ModelRef, task: Task, rows: pa.Table, draft: Draft) -> None:
     from transformers import set_seed
 
+    from align.chat_template import check_template, warn
     from align.training import quiet_libraries
 
     method = METHODS[recipe.method]
@@ -174,11 +193,12 @@ def _run_trainer(recipe: Tuning, ref: ModelRef, rows: pa.Table, draft: Draft) ->
     with quiet_libraries():
         loaded = load_model(
             ref,
-            task=method.task,
+            task=task,
             quantization=recipe.quantization,
             trust_remote_code=bool(recipe.trainer.get("trust_remote_code")),
             train="adapters" if recipe.adapts else "all",
         )
+        warn(loaded, check_template(loaded).warnings(completes=task == "causal-lm"))
         train_by_method: Trainer = _imported(method.trainer)
         train_by_method(recipe, loaded, rows, draft)
 

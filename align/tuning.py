@@ -119,7 +119,7 @@ def make_trainer(
             train_dataset=prepared.train,
             eval_dataset=prepared.eval,
             processing_class=loaded.tokenizer,
-            peft_config=adapter_config(recipe, prepared.new_tokens, task=task),
+            peft_config=adapter_config(recipe, prepared.new_tokens, loaded.model, task=task),
         )
 
 

@@ -33,7 +33,7 @@ def adapted(loaded: Loaded, recipe: SftRecipe, new: list[int]) -> torch.nn.Modul
     """The model with adapters that do something."""
     from peft import get_peft_model
 
-    model = get_peft_model(loaded.model, adapter_config(recipe, new))
+    model = get_peft_model(loaded.model, adapter_config(recipe, new, loaded.model))
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if "lora_B" in name or "prompt_encoder" in name or "magnitude" in name:

@@ -142,7 +142,8 @@ def _first_complaint(
             where=where,
             remedy=nearest(str(keys[-1]), _fields_beside(form, keys), "Keys"),
         )
-    return InputError(f"{name}: {first['msg'].removeprefix('Value error, ')}", where=where)
+    said = first["msg"].removeprefix("Value error, ")
+    return InputError(f"{name}: {said}" if name else said, where=where)
 
 
 def _fields_beside(form: Any, keys: tuple[int | str, ...]) -> list[str]:
