@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jinja2
 import numpy as np
@@ -36,14 +37,11 @@ def conversation_tokens(
     """
     if not conversations:
         return []
-    control = control_tokens(loaded)
-    spelled = [
-        [{**turn, "content": _spelled_out(turn["content"], control)} for turn in turns]
-        for turns in conversations
-    ]
     try:
         texts = loaded.tokenizer.apply_chat_template(
-            spelled, add_generation_prompt=asks, tokenize=False
+            spelled_out(conversations, control_tokens(loaded)),
+            add_generation_prompt=asks,
+            tokenize=False,
         )
     except jinja2.TemplateError as error:
         raise TrainingError(f"its chat template fails ({error})", where=loaded.ref.name) from None
@@ -53,24 +51,35 @@ def conversation_tokens(
 
 
 def control_tokens(loaded: Loaded) -> re.Pattern[str] | None:
-    """What the tokenizer reads as a special token wherever it stands; None without any.
+    """`control_pattern` of a loaded model."""
+    return control_pattern(loaded.tokenizer, loaded.model.config)
 
-    Those that a recipe added for texts to use are not among them.
+
+def control_pattern(tokenizer: Any, config: Any) -> re.Pattern[str] | None:
+    """What a tokenizer reads as a special token wherever it stands; None without any.
+
+    Those that a recipe added for texts to use are not among them: the model's `config` names them.
     """
-    added = loaded.tokenizer.added_tokens_decoder.values()
-    special = {token.content for token in added if token.special}
-    special -= set(getattr(loaded.model.config, TOKENS_IN_TEXTS, ()))
+    special = {one.content for one in tokenizer.added_tokens_decoder.values() if one.special}
+    special -= set(getattr(config, TOKENS_IN_TEXTS, ()))
     if not special:
         return None
     # The longest first: one may begin another.
     return re.compile("|".join(re.escape(one) for one in sorted(special, key=len, reverse=True)))
 
 
-def spell_out(messages: pa.ChunkedArray, control: re.Pattern[str] | None) -> pa.ChunkedArray:
-    """A column of conversations (type MESSAGES) with control tokens in its texts spelled out.
+def spelled_out(
+    conversations: Sequence[Messages], control: re.Pattern[str] | None
+) -> list[list[dict[str, str]]]:
+    """Conversations with control tokens in their texts spelled out."""
+    return [
+        [{**turn, "content": _spelled_out(turn["content"], control)} for turn in turns]
+        for turns in conversations
+    ]
 
-    Only texts that hold one are touched.
-    """
+
+def spell_out(messages: pa.ChunkedArray, control: re.Pattern[str] | None) -> pa.ChunkedArray:
+    """The same of a column of conversations (type MESSAGES); only texts that hold one change."""
     column = messages.combine_chunks()
     if control is None or not len(column):
         return messages

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import jinja2
 
 from align.backends import Job, Unfit, Wanted
+from align.conversations import control_pattern, spelled_out
 from annotate.errors import TrainingError
 
 if TYPE_CHECKING:
@@ -25,6 +27,8 @@ class Reader:
     """Tokens of prompt and completion together; None where the model does not say."""
     stop: tuple[int, ...]
     """Ids of the tokens that end a turn."""
+    control: re.Pattern[str] | None
+    """What no text may use (`align.conversations`)."""
 
     def text(self, tokens: Sequence[int]) -> str:
         """A completion as people read it."""
@@ -67,18 +71,21 @@ def reader_of(ref: ModelRef) -> Reader:
 def _reader(ref: ModelRef, tokenizer: Any, config: Any, own: Any) -> Reader:
     ends = {*(own if isinstance(own, list) else [own]), tokenizer.eos_token_id} - {None}
     room = getattr(config, "max_position_embeddings", None)
-    return Reader(ref, tokenizer, room, tuple(sorted(ends)))
+    control = control_pattern(tokenizer, config)
+    return Reader(ref, tokenizer, room, tuple(sorted(ends)), control)
 
 
 def prompt_tokens(read: Reader, conversations: Sequence[Any]) -> list[list[int]]:
     """Each conversation as the chat template writes it, up to where the assistant begins.
+
+    Control tokens in its texts are spelled out, as in training.
 
     Raises:
         TrainingError: the template refuses a conversation.
     """
     try:
         texts = read.tokenizer.apply_chat_template(
-            list(conversations), add_generation_prompt=True, tokenize=False
+            spelled_out(conversations, read.control), add_generation_prompt=True, tokenize=False
         )
     except jinja2.TemplateError as error:
         raise TrainingError(f"its chat template fails ({error})", where=read.ref.name) from None

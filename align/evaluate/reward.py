@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 import torch
 from numpy.typing import NDArray
 
+from align.conversations import conversation_tokens
 from align.model import Loaded
 from annotate.records import conform
 from annotate.runs import Run
@@ -81,7 +82,7 @@ def completion_logprobs(
 
     Both are lists of messages, written by the chat template; the end of turn counts.
     """
-    rows = [_tokens(loaded, *pair) for pair in zip(prompts, completions, strict=True)]
+    rows = _tokens(loaded, prompts, completions)
     order = sorted(range(len(rows)), key=lambda row: len(rows[row][0]))
     found = np.zeros(len(rows))
     for start in range(0, len(order), batch_size):
@@ -90,23 +91,23 @@ def completion_logprobs(
     return found
 
 
-def _tokens(loaded: Loaded, prompt: list[Any], completion: list[Any]) -> tuple[list[int], int]:
-    """The whole conversation's tokens, and how many of them are the prompt's; cut to the context.
-
-    As TRL does it: the prompt's tokens are those it shares with the prompt written alone.
-    """
-    write = loaded.tokenizer.apply_chat_template
-    alone, whole = (
-        loaded.tokenizer(text, add_special_tokens=False)["input_ids"]
-        for text in (
-            write(prompt, add_generation_prompt=True, tokenize=False),
-            write([*prompt, *completion], tokenize=False),
-        )
-    )
-    pairs = enumerate(zip(alone, whole, strict=False))
-    shared = next((at for at, (one, other) in pairs if one != other), None)
+def _tokens(
+    loaded: Loaded, prompts: Sequence[Any], completions: Sequence[Any]
+) -> list[tuple[list[int], int]]:
+    """Each whole conversation's tokens, cut to the context, and how many are the prompt's."""
     room = getattr(loaded.model.config, "max_position_embeddings", None)
-    return whole[:room], len(alone) if shared is None else shared
+    alone = conversation_tokens(loaded, prompts, asks=True)
+    both = [[*a, *b] for a, b in zip(prompts, completions, strict=True)]
+    whole = conversation_tokens(loaded, both)
+    return [
+        (tokens[:room], _shared(asked, tokens)) for asked, tokens in zip(alone, whole, strict=True)
+    ]
+
+
+def _shared(alone: Sequence[int], whole: Sequence[int]) -> int:
+    """As TRL counts: the prompt's tokens are those it shares with the prompt written alone."""
+    pairs = enumerate(zip(alone, whole, strict=False))
+    return next((at for at, (one, other) in pairs if one != other), len(alone))
 
 
 def _batch_logprobs(loaded: Loaded, rows: Sequence[tuple[list[int], int]]) -> NDArray[np.float64]:
