@@ -116,7 +116,7 @@ def quantized_loading() -> dict[str, Any]:
             "quantization: nf4 needs bitsandbytes", remedy="pip install 'handloom[gpu]'"
         )
     return {
-        "quantization_config": BitsAndBytesConfig(
+        "quantization_config": BitsAndBytesConfig(  # type: ignore[no-untyped-call]
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",
             bnb_4bit_use_double_quant=True,
@@ -151,7 +151,7 @@ def require_start(recipe: Tuning, name: str, folder: Path) -> None:
         )
     if not holds_adapters(folder):
         return
-    if _is_prefix(folder):
+    if is_prefix(folder):
         raise TrainingError(
             "a learnt prefix cannot be trained any further",
             where=name,
@@ -165,7 +165,8 @@ def require_start(recipe: Tuning, name: str, folder: Path) -> None:
         )
 
 
-def _is_prefix(folder: Path) -> bool:
+def is_prefix(folder: Path) -> bool:
+    """Whether the adapters in a folder are a prefix."""
     recorded = json.loads((folder / _ADAPTER_FILE).read_text(encoding="utf-8"))
     return bool(recorded["peft_type"] == "PREFIX_TUNING")
 
@@ -178,15 +179,17 @@ def with_adapters(model: Any, tokenizer: Any, folder: Path) -> Any:
         tokenizer: as saved with the adapters; the embeddings grow to it.
 
     Returns:
-        A plain model; with a prefix, PEFT's wrapper around it.
+        A plain model; with a prefix, one that has read it before anything else.
     """
     from peft import PeftModel
+
+    from align.prefixed import Prefixed
 
     if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
         model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     adapted = PeftModel.from_pretrained(model, str(folder))
     if adapted.active_peft_config.is_prompt_learning:
-        return adapted
+        return Prefixed(adapted)
     merged = adapted.merge_and_unload()
     # Where whoever wants this model again, as TRL does for a reference, finds it.
     merged.config._name_or_path = str(folder)

@@ -60,7 +60,12 @@ def argument_layers(
 
 
 def resolved(
-    recipe: Recipe, config: type, *, evaluates: bool, device: Literal["cpu", "cuda"] | None = None
+    recipe: Recipe,
+    config: type,
+    *,
+    evaluates: bool,
+    device: Literal["cpu", "cuda"] | None = None,
+    processes: int = 1,
 ) -> dict[str, tuple[Any, str]]:
     """Every argument of `config` that is not left as it is: its value, and who sets it.
 
@@ -73,7 +78,8 @@ def resolved(
         # Without adapters the reference is computed once, before the model becomes another.
         own["precompute_ref_log_probs"] = (not recipe.adapts, "Handloom")
         chosen = {name: value for name, value in own.items() if name in known}
-    for layer, arguments in argument_layers(recipe, evaluates=evaluates, device=device).items():
+    layers = argument_layers(recipe, evaluates=evaluates, device=device, processes=processes)
+    for layer, arguments in layers.items():
         chosen |= {name: (value, layer) for name, value in arguments.items()}
     return chosen
 

@@ -42,6 +42,14 @@ class RoomyLayer(DynamicLayer):  # type: ignore[no-untyped-call]
             self.value_room = _longer(self.value_room[:, :, :length], length + _AHEAD, indices)
             self._show(length)
 
+    def close_up(self, into: Tensor, out_of: Tensor, rows: int) -> None:
+        """Move rows `out_of` to `into`, and keep the first `rows`: only what moves is copied."""
+        length = self.get_seq_length()
+        for room in (self.key_room, self.value_room):
+            room[into, :, :length] = room[out_of, :, :length]
+        self.key_room, self.value_room = self.key_room[:rows], self.value_room[:rows]
+        self._show(length)
+
     def _show(self, length: int) -> tuple[Tensor, Tensor]:
         keys, values = self.key_room[:, :, :length], self.value_room[:, :, :length]
         self.keys, self.values = keys, values

@@ -20,8 +20,8 @@ from annotate.cli import (
 
 _ORDER = (
     "init up down users guideline import generate prelabel push simulate pull agreement annotators "
-    "judge adjudicate next plan tune-filters build train health evaluate failures rounds dashboard "
-    "runs verify trace ledger reindex backup restore demo"
+    "judge adjudicate next plan tune-filters build train merge sweep health evaluate failures rounds "
+    "dashboard runs verify trace ledger reindex backup restore demo"
 ).split()
 
 
@@ -80,9 +80,24 @@ def build_sets(run_ids: tuple[str, ...], recipe: str | None, again: bool) -> Non
 @click.option("--data", metavar="RUN", help="Build run to train on; by default the newest.")
 @click.option("--model", help="What to start from: base, a train run, a folder, or a hub id.")
 @click.option("--seed", type=int, help="Instead of the recipe's.")
+@click.option("--dry-run", is_flag=True, help="Only say what it would do, take and cost in steps.")
+@click.option("--unchecked", is_flag=True, help="Begin even if memory seems too small.")
+@click.option(
+    "--launch",
+    metavar="N|FILE",
+    help="Train in several processes: how many, or an accelerate configuration (a file, or the "
+    "name of one shipped: fsdp, zero3).",
+)
 @again_option
 def train_model(
-    recipe: str, data: str | None, model: str | None, seed: int | None, again: bool
+    recipe: str,
+    data: str | None,
+    model: str | None,
+    seed: int | None,
+    dry_run: bool,
+    unchecked: bool,
+    launch: str | None,
+    again: bool,
 ) -> None:
     """Train a model as RECIPE says: a YAML file, or the name of a recipe.
 
@@ -90,9 +105,18 @@ def train_model(
     and more, for a GPU and for eight. An interrupted training goes on from its last checkpoint.
     """
     project = here()
-    from align.train import train
+    if dry_run:
+        from align.resources.dry_run import dry_run as described
 
-    run = train(project, recipe, data=data, model=model, seed=seed, again=again)
+        for line in described(project, recipe, data=data, model=model, seed=seed).lines():
+            click.echo(line)
+        return
+    from align.launch import train_in_processes
+
+    options = {"data": data, "model": model, "seed": seed, "again": again, "unchecked": unchecked}
+    run = train_in_processes(project, recipe, options, launch)
+    if run is None:
+        return
     metrics = run.metrics
     loss = metrics.get("loss", metrics.get("train_loss"))
     line = f"{metrics['method']} model after {metrics['steps']:,} steps, loss {loss:.3f}"
@@ -101,6 +125,8 @@ def train_model(
     for key, what in {"too_long": "left out as too long", "cut": "cut at their end"}.items():
         if metrics.get(key):
             line += f"; {metrics[key]:,} rows {what}"
+    if metrics.get("best_step"):
+        line += f", best at step {metrics['best_step']:,}"
     then = "handloom generate" if run.round == 0 else f"handloom evaluate {run.id}"
     report(run, line, then)
 
@@ -161,6 +187,7 @@ from align import (  # noqa: E402  (registered by being imported)
     cli_generate,  # noqa: F401
     cli_health,  # noqa: F401
     cli_prelabel,  # noqa: F401
+    cli_sweep,  # noqa: F401
     cli_tune,  # noqa: F401
 )
 

@@ -20,9 +20,32 @@ def conduct_arguments(recipe: Recipe, *, evaluates: bool, processes: int) -> dic
         processes: how many train together.
 
     Raises:
-        InputError: `batch_size` cannot be shared out, or `early_stopping` has no row to measure on.
+        InputError: `batch_size` cannot be shared out.
     """
-    return batch_arguments(recipe, processes) | _best_arguments(recipe, evaluates)
+    best = _best_arguments(recipe) if evaluates and _wants_best(recipe) else {}
+    return batch_arguments(recipe, processes) | best
+
+
+def require_held_out(recipe: Recipe, evaluates: bool) -> None:
+    """Refuse to look for the best model, or to stop early, where nothing is held out.
+
+    Raises:
+        InputError: naming the key.
+    """
+    wanted = _wants_best(recipe)
+    if wanted and not (evaluates and recipe.trainer.get("eval_strategy") != "no"):
+        raise InputError(
+            f"{wanted} needs rows that are held out and evaluated, and there are none",
+            where=recipe.method,
+            remedy="Build with held_out above 0, or leave it out",
+        )
+
+
+def _wants_best(recipe: Recipe) -> str | None:
+    """The key by which a recipe asks for the best model."""
+    if recipe.early_stopping is not None:
+        return "early_stopping"
+    return "load_best_model_at_end" if recipe.trainer.get("load_best_model_at_end") else None
 
 
 def batch_arguments(recipe: Recipe, processes: int) -> dict[str, int]:
@@ -66,20 +89,8 @@ def _nearest_multiple(number: int, unit: int) -> int:
     return max(unit, (number + unit // 2) // unit * unit)
 
 
-def _best_arguments(recipe: Recipe, evaluates: bool) -> dict[str, Any]:
-    """What keeps the best model by the held-out figure, where the recipe asks for that."""
-    if recipe.early_stopping is not None:
-        asked = "early_stopping"
-    elif recipe.trainer.get("load_best_model_at_end"):
-        asked = "load_best_model_at_end"
-    else:
-        return {}
-    if not evaluates or recipe.trainer.get("eval_strategy") == "no":
-        raise InputError(
-            f"{asked} needs rows that are held out and evaluated, and there are none",
-            where=recipe.method,
-            remedy="Build with held_out above 0, or leave it out",
-        )
+def _best_arguments(recipe: Recipe) -> dict[str, Any]:
+    """What keeps the best model by the held-out figure."""
     arguments: dict[str, Any] = {
         "load_best_model_at_end": True,
         # The best and the newest stay; one more, so that while a third is written both do.

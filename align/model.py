@@ -8,6 +8,7 @@ name.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,9 @@ MODEL_FOLDER = "model"
 MODEL, REWARD_MODEL = "model", "reward-model"
 """What a train run may hold, by its metric `makes`: a model that completes prompts, or one that
 scores completions."""
+
+# A run that holds a model.
+_RUN = re.compile(r"r\d+-(train|merge)-")
 
 TOKENS_IN_TEXTS = "tokens_in_texts"
 """In a model's configuration: the special tokens that texts may use, those a recipe added."""
@@ -79,7 +83,7 @@ def resolve_model(project: Project, name: str) -> ModelRef:
         if folder.parent == project.runs_dir and _folder_in(folder) is not None:
             return _of_run(project.resolve(folder.name))
         return _of_folder(project, folder.resolve())
-    if name.startswith("r") and "-train-" in name:
+    if _RUN.match(name):
         return _of_run(project.resolve(name))
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise TrainingError("no such folder", where=name, remedy="Name a model's folder or id")
@@ -103,8 +107,11 @@ def newest_model(project: Project) -> ModelRef:
 
 
 def completes(run: Run) -> bool:
-    """Whether a run trained a model that completes prompts, which a reward model does not."""
-    return run.step == "train" and run.metrics.get("makes", MODEL) == MODEL
+    """Whether a run holds a model that completes prompts, which a reward model does not, and is no
+    trial of a sweep."""
+    if run.step not in ("train", "merge") or run.manifest["settings"].get("sweep"):
+        return False
+    return bool(run.metrics.get("makes", MODEL) == MODEL)
 
 
 def _of_run(run: Run) -> ModelRef:
@@ -233,7 +240,7 @@ def base_folder(ref: ModelRef) -> str:
     if ref.run is not None:
         # A project may have moved since; a run's id stays what it is.
         started_from = str(ref.run.metrics.get("started_from", ""))
-        if started_from == "base" or "-train-" in started_from:
+        if started_from == "base" or _RUN.match(started_from):
             return resolve_model(ref.run.project, started_from).source
     recorded = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
     return str(recorded["base_model_name_or_path"])

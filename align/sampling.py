@@ -25,9 +25,10 @@ from torch import Tensor
 
 from align.cache import roomy_cache
 
-# Rows that have ended are computed along until they are this share of the batch: copying the cache
-# costs about as much as one step.
-_ENDED_SHARE = 0.25
+# Rows that have ended are computed along until they are this share of the batch. Closing up copies
+# the rows that move; a cache that cannot is copied whole, which costs about as much as one step.
+_ENDED_SHARE = 1 / 16
+_ENDED_SHARE_COPIED = 1 / 4
 
 
 class Sampling(BaseModel):
@@ -130,6 +131,7 @@ class _Batch:
         self.alive = torch.arange(rows, device=device)
         self.ids = self.mask = self.position = self.logits = torch.empty(0)
         self.cache: Any = roomy_cache(model)
+        self.roomy = self.cache is not None
 
     def read(self, prompts: Sequence[Sequence[int]]) -> None:
         """The logits after each prompt."""
@@ -139,7 +141,10 @@ class _Batch:
         self.position = (self.mask.cumsum(1) - 1).clamp(min=0)
         self.forward()
         if len(place) < len(rows):
-            self._keep(torch.tensor(rows, device=self.model.device))
+            spread = torch.tensor(rows, device=self.model.device)
+            self.cache.batch_select_indices(spread)
+            self.mask, self.position = self.mask[spread], self.position[spread]
+            self.logits = self.logits[spread]
 
     def forward(self) -> None:
         """The logits of each computed row's next token."""
@@ -170,18 +175,21 @@ class _Batch:
     def shrink(self) -> bool:
         """Leave ended rows out once they are many; whether any row is going on."""
         going = ~self.ended[self.alive]
-        left = int(going.sum())
-        if 0 < left <= (1 - _ENDED_SHARE) * len(going):
-            stay = going.nonzero()[:, 0]
+        rows, left = len(going), int(going.sum())
+        share = _ENDED_SHARE if self.roomy else _ENDED_SHARE_COPIED
+        if 0 < left <= (1 - share) * rows:
+            stay = torch.arange(left, device=going.device)
+            into = (~going[:left]).nonzero()[:, 0]
+            out_of = going[left:].nonzero()[:, 0] + left
+            stay[into] = out_of
             self.alive, self.ids = self.alive[stay], self.ids[stay]
-            self._keep(stay)
+            self.mask, self.position = self.mask[stay], self.position[stay]
+            if self.roomy:
+                for layer in self.cache.layers:
+                    layer.close_up(into, out_of, left)
+            else:
+                self.cache.batch_select_indices(stay)
         return left > 0
-
-    def _keep(self, rows: Tensor) -> None:
-        """Of what the last forward pass left, these rows."""
-        self.cache.batch_select_indices(rows)
-        self.mask, self.position = self.mask[rows], self.position[rows]
-        self.logits = self.logits[rows]
 
     def sampled(self) -> list[Sampled]:
         """The completions, in the order of the prompts."""

@@ -26,14 +26,18 @@ from align.model import (
     weights,
 )
 from align.model_kind import model_kind, require_kind
+from align.processes import different_result, shared_draft
 from align.recipe import (
+    FeedbackRecipe,
     PretrainRecipe,
+    Recipe,
     SftRecipe,
     Tuning,
     check_trainer_arguments,
     find_recipe,
     load_recipe,
 )
+from align.resources.preflight import preflight
 from annotate.errors import InputError, ProjectError
 from annotate.records import conform
 from annotate.runs import Draft, Project, Run, RunPlan
@@ -71,9 +75,19 @@ METHODS = {
     ),
     "kto": Method("trl:KTOConfig", "align.train_kto:train_kto", "kto", instead="preference"),
     "orpo": Method("trl.experimental.orpo:ORPOConfig", "align.train_orpo:train_orpo", "preference"),
+    "rloo": Method("trl:RLOOConfig", "align.train_rloo:train_rloo", "preference"),
+    "grpo": Method("trl:GRPOConfig", "align.train_grpo:train_grpo", "preference"),
+    "online-dpo": Method(
+        "trl.experimental.online_dpo:OnlineDPOConfig",
+        "align.train_online_dpo:train_online_dpo",
+        "preference",
+    ),
     "cpo": Method("trl.experimental.cpo:CPOConfig", "align.train_cpo:train_cpo", "preference"),
 }
 """Every method that tunes a model which exists, by the name that recipes use."""
+
+# Keys that stand elsewhere in a run's plan, or say only where it runs.
+_NO_RESULT = {"model", "data", "seed", "hardware", "shapes", "report_to", "launch"}
 
 Trainer = Callable[[Tuning, Loaded, pa.Table, Draft], None]
 
@@ -86,6 +100,7 @@ def train(
     model: str | None = None,
     seed: int | None = None,
     again: bool = False,
+    unchecked: bool = False,
 ) -> Run:
     """Train as a recipe says; the finished run, if there is one.
 
@@ -95,28 +110,53 @@ def train(
         model: what to start from, instead of the recipe's.
         seed: instead of the recipe's.
         again: make a new run although a finished one exists.
+        unchecked: begin although the estimate says that memory will not do.
 
     Raises:
         InputError: the recipe is wrong, or the data are empty.
-        TrainingError: the model cannot be loaded, or training fails.
+        TrainingError: the model cannot be loaded, training fails, or there is no such device.
+        ResourceError: it does not fit into memory.
     """
-    path = find_recipe(recipe_name, [project.root / "recipes"])
-    recipe = load_recipe(path)
-    changed = {"data": data, "model": model, "seed": seed}
-    fields = type(recipe).model_fields
-    if not isinstance(recipe, Tuning) and (data or model):
-        raise InputError("pre-training takes neither --data nor --model", where=str(path))
-    recipe = recipe.model_copy(
-        update={k: v for k, v in changed.items() if v is not None and k in fields}
-    )
-    check_trainer_arguments(recipe, config_class(recipe.method), path)
+    recipe, path = read_recipe(project, recipe_name, data=data, model=model, seed=seed)
     if isinstance(recipe, PretrainRecipe):
         from align.pretrain import pretrain
 
         return pretrain(project, recipe, again=again)
     if not isinstance(recipe, Tuning):
         raise TypeError(f"no trainer for {recipe.method}")
-    return _tune(project, recipe, path, again)
+    return _tune(project, recipe, path, again, unchecked)
+
+
+def read_recipe(
+    project: Project,
+    recipe_name: str | Path,
+    *,
+    data: str | None = None,
+    model: str | None = None,
+    seed: int | None = None,
+) -> tuple[Recipe, Path]:
+    """A checked recipe with what the command line puts in its place, and its file.
+
+    Raises:
+        InputError: there is no such recipe, or it is wrong.
+    """
+    path = find_recipe(recipe_name, [project.root / "recipes"])
+    recipe = load_recipe(path)
+    changed: dict[str, Any] = {"data": data, "model": model, "seed": seed}
+    fields = type(recipe).model_fields
+    if not isinstance(recipe, Tuning) and (data or model):
+        raise InputError("pre-training takes neither --data nor --model", where=str(path))
+    if (
+        isinstance(recipe, Tuning)
+        and recipe.shapes is not None
+        and model not in (None, recipe.model)
+    ):
+        changed["shapes"] = recipe.shapes.model_copy(update={"model": None})  # another model's
+    recipe = recipe.model_copy(
+        update={k: v for k, v in changed.items() if v is not None and k in fields}
+    )
+    check_trainer_arguments(recipe, config_class(recipe.method), path)
+    return recipe, path
 
 
 def config_class(method: str) -> type:
@@ -133,19 +173,30 @@ def _imported(name: str) -> Any:
     return getattr(import_module(module), attribute)
 
 
-def _tune(project: Project, recipe: Tuning, path: Path, again: bool) -> Run:
+def _tune(project: Project, recipe: Tuning, path: Path, again: bool, unchecked: bool) -> Run:
     demonstrations = recipe.demonstrations if isinstance(recipe, SftRecipe) else None
-    built = None if demonstrations else _build_run(project, recipe)
+    built = None if demonstrations else build_of(project, recipe)
     round = built.round if built else 0
     ref = resolve_model(project, recipe.model) if recipe.model else model_before(project, round)
     require_start(recipe, ref.name, Path(ref.source))
+    read = [ref]
+    if isinstance(recipe, FeedbackRecipe):
+        from align.feedback import reward_refs, with_reward
+
+        recipe = with_reward(project, recipe)
+        read += reward_refs(project, recipe).values()
+    behind = [built, *(one.run for one in read)]
     plan = RunPlan(
         "train",
         round,
-        parents=tuple(run for run in (built, ref.run) if run is not None),
-        settings={"model": ref.name, **recipe.model_dump(exclude={"model", "data", "seed"})},
+        parents=tuple(dict.fromkeys(run for run in behind if run is not None)),
+        settings={
+            "model": ref.name,
+            **recipe.model_dump(exclude=_NO_RESULT),
+            **different_result(recipe.batch_size),
+        },
         seed=recipe.seed,
-        inputs=() if ref.run else weights(ref),
+        inputs=tuple(file for one in read if one.run is None for file in weights(one)),
     )
     if again:
         plan = project.again(plan)
@@ -153,13 +204,14 @@ def _tune(project: Project, recipe: Tuning, path: Path, again: bool) -> Run:
         return finished
     method = METHODS[recipe.method]
     task = _task(method, ref)
+    preflight(recipe, ref, path.stem, config_class(recipe.method), unchecked=unchecked)
     if demonstrations:
         from align.train_sft import demonstration_rows
 
         rows = demonstration_rows(demonstrations)
     else:
-        rows = _rows(plan.parents[0], method)
-    with project.draft(plan) as draft:
+        rows = rows_of(plan.parents[0], method)
+    with shared_draft(project, plan) as draft:
         if demonstrations:
             draft.write("sft", rows)
         draft.note(
@@ -186,6 +238,7 @@ def _run_trainer(recipe: Tuning, ref: ModelRef, task: Task, rows: pa.Table, draf
     from transformers import set_seed
 
     from align.chat_template import check_template, warn
+    from align.speed.packing import packed_batches
     from align.training import quiet_libraries
 
     method = METHODS[recipe.method]
@@ -200,17 +253,30 @@ def _run_trainer(recipe: Tuning, ref: ModelRef, task: Task, rows: pa.Table, draf
         )
         warn(loaded, check_template(loaded).warnings(completes=task == "causal-lm"))
         train_by_method: Trainer = _imported(method.trainer)
-        train_by_method(recipe, loaded, rows, draft)
+        with packed_batches(loaded.model, recipe.speed) as packing:
+            train_by_method(recipe, loaded, rows, draft)
+    if packing.left_out is not None:
+        draft.note(not_packed=packing.left_out)
 
 
-def _build_run(project: Project, recipe: Tuning) -> Run:
+def build_of(project: Project, recipe: Tuning) -> Run:
+    """The build run that a recipe learns from: the one it names, else the newest.
+
+    Raises:
+        ProjectError: there is none, or what it names is none.
+    """
     run = project.resolve(recipe.data) if recipe.data else project.latest("build")
     if run.step != "build":
         raise ProjectError("this is not a build run", where=run.id, remedy="`handloom build`")
     return run
 
 
-def _rows(built: Run, method: Method) -> pa.Table:
+def rows_of(built: Run, method: Method) -> pa.Table:
+    """What a method learns from, of both sides.
+
+    Raises:
+        InputError: nothing to train on.
+    """
     named = [table for table in (method.table, method.instead) if table]
     for table in filter(built.has, named):
         # A build of an earlier release has fewer columns.

@@ -40,7 +40,8 @@ def train_dpo(recipe: DpoRecipe, loaded: Loaded, rows: pa.Table, draft: Draft) -
     require_difference(rows)
     arguments: dict[str, Any] = {
         "precompute_ref_log_probs": recipe.trainer.get(
-            "precompute_ref_log_probs", recipe.doubts or not recipe.adapts
+            "precompute_ref_log_probs",
+            recipe.doubts or recipe.speed.keep_reference or not recipe.adapts,
         )
     }
     if recipe.trainer.get("label_smoothing") == FROM_DATA:
@@ -53,6 +54,10 @@ def train_dpo(recipe: DpoRecipe, loaded: Loaded, rows: pa.Table, draft: Draft) -
         trainer_class, extra = DoubtingDpoTrainer, COLUMNS
         arguments["remove_unused_columns"] = False
         rows = with_doubt(rows, draft, soft=recipe.soft_labels, weighted=recipe.row_weights)
+    if recipe.speed.keep_reference:
+        from align.speed.reference import keeping_references
+
+        trainer_class = keeping_references(trainer_class, draft.project)
     prepared = prepare(recipe, loaded, rows, draft, ("chosen", "rejected"), extra=extra)
     trainer = make_trainer(trainer_class, DPOConfig, recipe, loaded, prepared, draft, **arguments)
     if recipe.doubts:

@@ -6,8 +6,8 @@ and one that is left with none fails in its own words, or not at all.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -49,6 +49,7 @@ def prepare(
     completions: tuple[str, ...],
     *,
     whole: bool = False,
+    room: int = 1,
     extra: tuple[str, ...] = (),
     unit: str = "pairs",
 ) -> Prepared:
@@ -58,9 +59,10 @@ def prepare(
     tokens added to the model.
 
     Args:
-        completions: the columns that hold them, beside `prompt`.
+        completions: the columns that hold them, beside `prompt`; none where they are yet to come.
         whole: leave out what is longer than `max_length`, as a reward is read at the end; else only
-            what has no room left after the prompt, since the rest can be cut.
+            what has less than `room` left after the prompt, since the rest can be cut.
+        room: in tokens.
         extra: other columns that the trainer reads.
         unit: what a row is called in the metrics.
 
@@ -77,7 +79,9 @@ def prepare(
         {name: spell_out(rows[name], control) for name in texts}
         | {name: rows[name] for name in (*extra, "split")}
     )
-    table, counts = _with_room(recipe, loaded, table, completions, whole, draft.plan.run_id)
+    table, counts = _with_room(
+        recipe, loaded, table, completions, 0 if whole else room, draft.plan.run_id
+    )
     sides = {
         side: table.filter(pc.equal(table["split"], side)).select([*texts, *extra])
         for side in ("train", "eval")
@@ -98,6 +102,7 @@ def make_trainer(
     draft: Draft,
     *,
     task: Task = "causal-lm",
+    parts: Mapping[str, Any] | None = None,
     **arguments: Any,
 ) -> Any:
     """A TRL trainer as the recipe says, ready for `fit`.
@@ -106,20 +111,24 @@ def make_trainer(
         trainer_class: one of TRL's.
         config_class: its configuration.
         task: as for `load_model`.
+        parts: what only this trainer's constructor takes.
         arguments: of the configuration, over those of the recipe.
 
     Raises:
         TrainingError: TRL or PEFT refuses the settings.
     """
     chosen = trainer_arguments(recipe, draft, evaluates=prepared.eval is not None) | arguments
+    if any(one.name == "max_length" for one in fields(config_class)):
+        chosen["max_length"] = recipe.max_length
     with settings_reported(draft.plan.run_id):
         return trainer_class(
             model=loaded.model,
-            args=config_class(max_length=recipe.max_length, **chosen),
+            args=config_class(**chosen),
             train_dataset=prepared.train,
             eval_dataset=prepared.eval,
             processing_class=loaded.tokenizer,
             peft_config=adapter_config(recipe, prepared.new_tokens, loaded.model, task=task),
+            **(parts or {}),
         )
 
 
@@ -128,13 +137,18 @@ def _with_room(
     loaded: Loaded,
     table: pa.Table,
     completions: tuple[str, ...],
-    whole: bool,
+    room: int,
     where: str,
 ) -> tuple[pa.Table, dict[str, int]]:
-    """The rows that fit, and how many do not (`too_long`) or are cut at their end (`cut`)."""
-    longest = np.max([_lengths(loaded, table, name) for name in completions], axis=0)
+    """The rows that fit, and how many do not (`too_long`) or are cut at their end (`cut`).
+
+    Args:
+        room: tokens that must be left after the prompt; 0: the whole row must fit.
+    """
+    needed = _lengths(loaded, table) + room if room else np.zeros(table.num_rows, dtype=np.int64)
+    longest = np.max([needed, *(_lengths(loaded, table, name) for name in completions)], axis=0)
     over = longest > recipe.max_length
-    out = over if whole else _lengths(loaded, table) >= recipe.max_length
+    out = needed > recipe.max_length if room else over
     kept = table.filter(pa.array(~out))
     trained = np.asarray(pc.equal(table["split"], "train"))
     if trained.any() and not (trained & ~out).any():

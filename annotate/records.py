@@ -235,6 +235,19 @@ SCHEMAS: dict[str, pa.Schema] = {
             "versus_tokens": _COUNT,
         }
     ),
+    # Trainings of a sweep; `values` and `path` (held-out figure by step) as JSON.
+    "trials": pa.schema(
+        {
+            "number": _COUNT,
+            "values": _TEXT,
+            "state": _TEXT,  # "complete", "stopped" (early) or "failed"
+            "run": _TEXT,
+            "figure": _REAL,
+            "steps": _COUNT,
+            "path": _TEXT,
+            "reason": _TEXT,
+        }
+    ),
     "failures": pa.schema(
         {
             "failure_id": _TEXT,

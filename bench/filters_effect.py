@@ -35,7 +35,7 @@ import yaml
 
 VOTES = 960
 HELD_OUT = 200
-_COMMON = [{"rule": "ties"}, {"rule": "both_bad", "at_most": 0}, {"rule": "identical"}]
+COMMON = [{"rule": "ties"}, {"rule": "both_bad", "at_most": 0}, {"rule": "identical"}]
 _AGREE = [{"rule": "agreement", "at_least": 1.0}]
 
 
@@ -67,10 +67,21 @@ FILTERED, UNFILTERED = "two votes, agreement", "unfiltered, as many pairs as agr
 class Candidates:
     """One seed's pairs, and everybody's answer to each: a policy reads as many as it pays for."""
 
-    def __init__(self, project: Any, generated: Any, seed: int, pairs: int) -> None:
+    def __init__(
+        self,
+        project: Any,
+        generated: Any,
+        seed: int,
+        pairs: int,
+        annotators: dict[str, Any] | None = None,
+    ) -> None:
         from annotate.display import arrange
         from annotate.guidelines import load_guideline
-        from annotate.simulated_annotators import SimulatedAnnotator, load_settings
+        from annotate.simulated_annotators import (
+            SimulatedAnnotator,
+            SimulationSettings,
+            load_settings,
+        )
         from annotate.support_desk import score
 
         prompts, outputs = generated.read("prompts"), generated.read("outputs")
@@ -85,7 +96,7 @@ class Candidates:
             row["output_id"]: 10 * score(messages[row["prompt_id"]], row["completion"])
             for row in outputs.to_pylist()
         }
-        settings = load_settings()
+        settings = SimulationSettings.model_validate(annotators) if annotators else load_settings()
         self.people = {
             name: SimulatedAnnotator(name, person, settings, seed)
             for name, person in settings.people.items()
@@ -181,8 +192,6 @@ def build_policy(
     """The training set of one policy, by the steps judge and build."""
     from align.build import build
     from annotate.judge import judge
-    from annotate.records import table_from_rows
-    from annotate.runs import RunPlan
 
     policy = POLICIES[name]
     items, responses = candidates.buy(policy, votes)
@@ -192,17 +201,29 @@ def build_policy(
         wanted = set(decided[:keep])
         items = [item for item in items if item["item_id"] in wanted]
         responses = responses.filter(pc.is_in(responses["item_id"], pa.array(sorted(wanted))))
-    settings = {"policy": name, "votes": votes, "seed": seed, "bench": "no server took part"}
+    settings = {"policy": name, "votes": votes, "seed": seed}
+    pull = pulled(project, generated, settings, items, responses)
+    recipe = project.root / "recipes" / f"build-{pull.id}.yaml"
+    filters = [*COMMON, *policy.filters]
+    recipe.write_text(yaml.safe_dump({"filters": filters, "held_out": 0.0}))
+    judged = judge(project, pull, method="majority")
+    return build(project, [judged], recipe=str(recipe))
+
+
+def pulled(
+    project: Any, generated: Any, settings: dict[str, Any], items: Sequence[Any], responses: Any
+) -> Any:
+    """The pull run of these responses, as if they had come from a server."""
+    from annotate.records import table_from_rows
+    from annotate.runs import RunPlan
+
+    settings = {**settings, "bench": "no server took part"}
     with project.draft(RunPlan("push", 1, (generated,), settings)) as push:
         push.write("items", table_from_rows("items", items))
     with project.draft(RunPlan("pull", 1, (push.run,), settings)) as pull:
         pull.write("items", table_from_rows("items", items))
         pull.write("responses", responses)
-    recipe = project.root / "recipes" / f"build-{push.run.id}.yaml"
-    filters = [*_COMMON, *policy.filters]
-    recipe.write_text(yaml.safe_dump({"filters": filters, "held_out": 0.0}))
-    judged = judge(project, pull.run, method="majority")
-    return build(project, [judged], recipe=str(recipe))
+    return pull.run
 
 
 def decisive(responses: pa.Table) -> list[str]:
@@ -265,13 +286,15 @@ def summarise(by_seed: list[dict[str, dict[str, float]]], votes: int) -> dict[st
     }
 
 
-def in_processes(seeds: Sequence[int], votes: int, jobs: int) -> list[dict[str, Any]]:
+def in_processes(
+    script: str, seeds: Sequence[int], options: Sequence[str], jobs: int
+) -> list[dict[str, Any]]:
     """Each seed in a process of its own, `jobs` at a time, the cores shared out."""
     threads = max(1, (os.cpu_count() or 1) // jobs)
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
 
     def one(seed: int) -> dict[str, Any]:
-        command = [sys.executable, __file__, "--one-seed", str(seed), "--votes", str(votes)]
+        command = [sys.executable, script, "--one-seed", str(seed), *options]
         done = subprocess.run(
             command, stdout=subprocess.PIPE, text=True, check=True, env=environment
         )
@@ -296,7 +319,8 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             print(json.dumps(run_seed(options.one_seed, votes, Path(folder))))
         return
-    by_seed = in_processes(range(1 if options.quick else options.seeds), votes, options.jobs)
+    seeds = range(1 if options.quick else options.seeds)
+    by_seed = in_processes(__file__, seeds, ["--votes", str(votes)], options.jobs)
     found = summarise(by_seed, votes)
     for name, figures in found["policies"].items():
         mean, rates = figures["win_rate"]["mean"], figures["win_rates"]

@@ -30,6 +30,7 @@ PAGES = [
         url_path="training",
         icon=":material/show_chart:",
     ),
+    st.Page("views/sweeps.py", title="Sweeps", url_path="sweeps", icon=":material/tune:"),
 ]
 
 

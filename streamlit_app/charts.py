@@ -148,11 +148,12 @@ def confusion_grid(rows: pd.DataFrame, names: list[str]) -> Layers:
     return _styled(grid, 60 + 40 * len(names))
 
 
-def curves(rows: pd.DataFrame) -> Layers:
+def curves(rows: pd.DataFrame, since: int | None = None) -> Layers:
     """A quantity over training steps: a line for each run, dashed where it was evaluated.
 
     Args:
         rows: columns step, value, series, measured_on ("training" or "evaluation").
+        since: a step to mark with an upright line.
     """
     evaluated = "evaluation" in set(rows["measured_on"])
     dash = alt.StrokeDash(
@@ -174,7 +175,11 @@ def curves(rows: pd.DataFrame) -> Layers:
     line = base.mark_line(strokeWidth=2).encode(strokeDash=dash)
     # Without points, a run that logged once would show nothing.
     points = base.mark_point(filled=True, size=22, opacity=0.9)
-    return _styled(alt.layer(line, points), 280)
+    layers: list[Any] = [line, points]
+    if since is not None:
+        mark = alt.Chart(pd.DataFrame({"step": [since]})).mark_rule(color=RULE, strokeDash=[5, 4])
+        layers.insert(0, mark.encode(x="step:Q"))
+    return _styled(alt.layer(*layers), 280)
 
 
 def _series_color() -> alt.Color:
@@ -215,3 +220,30 @@ def _styled(chart: Layers, height: int) -> Layers:
         height=height, config=alt.Config(view=alt.ViewConfig(stroke=None), axis=axis)
     )
     return styled
+
+
+def trials(rows: pd.DataFrame, field: str, figure: str, *, logarithmic: bool) -> Layers:
+    """A sweep's trials by the value of one field, each as a point.
+
+    Args:
+        rows: columns value, figure, state, number, run.
+        field: title of the horizontal axis.
+        figure: title of the vertical axis.
+        logarithmic: scale of the horizontal axis, where values are numbers.
+    """
+    numbers = pd.api.types.is_numeric_dtype(rows["value"])
+    scale = alt.Scale(type="log" if logarithmic else "linear", zero=False, nice=False)
+    x = alt.X("value:Q", title=field, scale=scale) if numbers else alt.X("value:N", title=field)
+    points = alt.Chart(rows).mark_point(filled=True, size=90, opacity=0.85)
+    y = alt.Y("figure:Q", title=figure, scale=alt.Scale(zero=False))
+    color = alt.Color("state:N", title=None, scale=alt.Scale(range=COLORS[:3]))
+    shown = ["number:Q", "value", "figure:Q", "state:N", "run:N"]
+    return _styled(alt.layer(points.encode(x=x, y=y, color=color, tooltip=shown)), 260)
+
+
+def shares(rows: pd.DataFrame, title: str) -> Layers:
+    """Shares of a whole as bars, one below the other; columns name and share, 0 to 1."""
+    y = alt.Y("name:N", title=None, sort=list(rows["name"]))
+    x = alt.X("share:Q", title=title, scale=alt.Scale(domain=[0, 1]), axis=alt.Axis(format="%"))
+    bars = alt.Chart(rows).mark_bar(color=COLORS[0]).encode(x=x, y=y)
+    return _styled(alt.layer(bars), max(80, 40 * len(rows)))

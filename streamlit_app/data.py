@@ -51,6 +51,16 @@ def of_step(runs: Iterable[Run], *steps: str) -> list[Run]:
     return [run for run in runs if run.step in steps][::-1]
 
 
+def unfinished_trainings(project: Project) -> dict[str, Run]:
+    """Trainings that are running, were interrupted or have failed, with a log: by id."""
+    hidden = {
+        run_id: Run(project, project.runs_dir / f".{run_id}.partial")
+        for run_id in project.unfinished()
+        if "-train-" in run_id
+    }
+    return {run_id: run for run_id, run in hidden.items() if (run.path / LOG_FILE).is_file()}
+
+
 LOG_FILE = "log.jsonl"
 """One JSON object a logging step, as TRL logs them; an evaluation's keys begin with `eval_`."""
 

@@ -44,17 +44,18 @@ class ExplodingGradients(Rule):
             return self.flag(said, len(curve) + len(endless), curve, since=endless[0])
         if (short := self.too_short(curve, self.least)) is not None:
             return short
-        smooth = running_median(curve.values)
-        first = curve.values[: max(3, len(curve) // 4)]
-        base = float(np.median(first[first > 0])) if (first > 0).any() else 0.0
+        quarter = max(3, len(curve) // 4)
+        base = float(np.median(curve.values[:quarter]))
+        rest = curve.part(quarter)
+        smooth = running_median(rest.values)
         over = np.flatnonzero(smooth > self.times * base)
-        if not len(over) or not base:
+        if not len(over) or base <= 0:
             return self.fine("no lasting growth", len(curve), curve)
         said = (
             f"around {figure(base)} at first, around {figure(float(smooth[over].max()))} from step "
-            f"{curve.steps[over[0]]} on"
+            f"{rest.steps[over[0]]} on"
         )
-        return self.flag(said, len(curve), curve, since=int(curve.steps[over[0]]))
+        return self.flag(said, len(curve), curve, since=int(rest.steps[over[0]]))
 
 
 @dataclass(frozen=True)

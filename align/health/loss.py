@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from align.health.log import TrainingLog
-from align.health.robust import Reals, at_end, at_start, noise, running_median, spread, trend
+from align.health.robust import at_end, at_start, noise, running_median, spread, trend
 from align.health.rule import Rule, Verdict, figure
 
 
@@ -49,12 +49,12 @@ class Spike(Rule):
     name: ClassVar[str] = "spike"
     looks_at: ClassVar[str] = "training loss (RL: reward)"
     threshold: ClassVar[str] = (
-        "no value over the median of its seven neighbours by more than {deviations:g} of their "
-        "standard deviations and {share:g} of the curve's range"
+        "no value is over the median of its seven neighbours by more than {deviations:g} standard "
+        "deviations, three times what nine in ten are off, and {share:g} of the curve's range"
     )
     reason: ClassVar[str] = (
-        "batch losses have heavy tails: ten robust deviations are not met by chance in thousands "
-        "of points, and the range keeps small leaps of a very smooth curve out"
+        "ten robust deviations are not met by chance in thousands of points; the nine in ten keep "
+        "losses with heavy tails (KTO) out, the range small leaps of a very smooth curve"
     )
     remedy: ClassVar[str] = (
         "Look at the rows of the batches before that step (broken or very long texts), lower "
@@ -71,7 +71,8 @@ class Spike(Rule):
             return short
         smooth = running_median(curve.values, 7)
         above = curve.values - smooth
-        least = max(self.deviations * spread(above), self.share * float(np.ptp(smooth)))
+        usual = max(self.deviations * spread(above), 3 * float(np.quantile(np.abs(above), 0.9)))
+        least = max(usual, self.share * float(np.ptp(smooth)))
         leaps = np.flatnonzero((above > least) & (above > 0.05 * np.abs(smooth)))
         if not len(leaps):
             return self.fine("no leap", len(curve), curve)
@@ -91,8 +92,9 @@ class Divergence(Rule):
     name: ClassVar[str] = "divergence"
     looks_at: ClassVar[str] = "training loss (RL: reward)"
     threshold: ClassVar[str] = (
-        "the end is not over the lowest level by {deviations:g} standard deviations of the noise "
-        "and {share:g} of what had been gained (or of the first level)"
+        "the end does not stay over the lowest level by {deviations:g} standard deviations of the "
+        "noise until then and {share:g} of what had been gained (at least of a tenth of the first "
+        "level; RL: of the reward's standard deviation)"
     )
     reason: ClassVar[str] = (
         "the lowest of many noisy levels lies two deviations too low by chance alone; a fifth lost "
@@ -112,11 +114,13 @@ class Divergence(Rule):
         curve = log.objective
         if (short := self.too_short(curve, self.least)) is not None:
             return short
-        smooth, start, end = _levels(curve.values)
+        smooth, end = running_median(curve.values), at_end(curve.values)
         low = int(np.argmin(smooth))
-        gained = max(start - smooth[low], 0.1 * abs(start))
-        rise = end - smooth[low]
-        if rise <= max(self.deviations * noise(curve.values), self.share * gained):
+        until = curve.values[: low + 1]
+        doubt = noise(until if len(until) >= self.least else curve.values)
+        gained = max(at_start(curve.values) - smooth[low], _scale(log))
+        stays = float(smooth[-max(3, len(curve) // 8) :].min()) - smooth[low]
+        if stays <= self.deviations * doubt or end - smooth[low] <= self.share * gained:
             return self.fine("the end is near the best level", len(curve), curve)
         said = (
             f"{_shown(log, smooth[low])} at step {curve.steps[low]}, {_shown(log, end)} at the end"
@@ -131,8 +135,8 @@ class Plateau(Rule):
     name: ClassVar[str] = "plateau"
     looks_at: ClassVar[str] = "training loss (RL: reward)"
     threshold: ClassVar[str] = (
-        "after the first third the loss falls by more than {share:g} of what the first third "
-        "gained, or may do so (95 % interval of the Theil–Sen line)"
+        "after the first third the loss falls by {share:g} of what the first third gained, or may "
+        "do so (95 % interval of the Theil–Sen line)"
     )
     reason: ClassVar[str] = (
         "a healthy curve flattens, but its long tail still has a slope; a loss within a tenth of "
@@ -144,7 +148,7 @@ class Plateau(Rule):
     )
     at_the_end: ClassVar[bool] = True
     least: int = 24
-    share: float = 0.05
+    share: float = 0.03
 
     def __call__(self, log: TrainingLog) -> Verdict:
         """Look at the last two thirds."""
@@ -159,7 +163,7 @@ class Plateau(Rule):
             return self.fine("no early gain after which to stand still", len(curve), curve)
         line = trend(rest.steps, rest.values)
         low_enough = not log.reinforced and knee < 0.1 * start
-        if low_enough or line.falls or line.rises or -line.low > self.share * gained:
+        if low_enough or line.rises or -line.low > self.share * gained:
             return self.fine("it went on after the first third", len(curve), curve)
         said = (
             f"from {_shown(log, start)} to {_shown(log, knee)} by step {curve.steps[third]}, "
@@ -175,8 +179,8 @@ class Underfitting(Rule):
     name: ClassVar[str] = "underfitting"
     looks_at: ClassVar[str] = "training loss (RL: reward)"
     threshold: ClassVar[str] = (
-        "the loss falls over the whole training, or may fall by more than {share:g} of its first "
-        "level (95 % interval of the Theil–Sen line; RL: of the reward's standard deviation)"
+        "the loss changes over the whole training, or may fall by a tenth of its first level (95 % "
+        "interval of the Theil–Sen line; RL: by the reward's standard deviation)"
     )
     reason: ClassVar[str] = (
         "fine-tuning may gain as little as one part in fifty, so only a curve that can be told "
@@ -188,7 +192,7 @@ class Underfitting(Rule):
     )
     at_the_end: ClassVar[bool] = True
     least: int = 12
-    share: float = 0.05
+    share: float = 1.0
 
     def __call__(self, log: TrainingLog) -> Verdict:
         """Look for any slope at all."""
@@ -196,10 +200,7 @@ class Underfitting(Rule):
         if (short := self.too_short(curve, self.least)) is not None:
             return short
         line = trend(curve.steps, curve.values)
-        scale = abs(at_start(curve.values))
-        if log.reinforced and len(deviation := log.curve("reward_std")):
-            scale = float(np.median(deviation.values))
-        if line.falls or line.rises or -line.low > self.share * scale:
+        if line.falls or line.rises or -line.low > self.share * _scale(log):
             return self.fine("it changed, or may have", len(curve), curve)
         said = (
             f"{_shown(log, at_start(curve.values))} at first, "
@@ -270,8 +271,12 @@ class Overfitting(Rule):
         return self.flag(said, len(known), known)
 
 
-def _levels(values: Reals) -> tuple[Reals, float, float]:
-    return running_median(values), at_start(values), at_end(values)
+def _scale(log: TrainingLog) -> float:
+    """What a change of the objective is measured by: a tenth of the first loss, or the deviation
+    of the rewards of one batch."""
+    if log.reinforced and len(deviation := log.curve("reward_std")):
+        return float(np.median(deviation.values))
+    return 0.1 * abs(at_start(log.objective.values))
 
 
 def _shown(log: TrainingLog, value: float) -> str:

@@ -101,4 +101,4 @@ def _levels(curve: Curve, count: int) -> list[int]:
     span = high - low
     if span <= 0:
         return [count // 2] * len(tops)
-    return np.minimum(count - 1, (tops - low) / span * count).astype(int).tolist()
+    return [min(count - 1, int((top - low) / span * count)) for top in tops]

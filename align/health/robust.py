@@ -55,9 +55,12 @@ def spread(values: Reals) -> float:
 def noise(values: Reals) -> float:
     """The standard deviation about a smooth curve, from the differences between neighbours.
 
-    A difference of two values has twice the variance of one (von Neumann et al. 1941).
+    A difference of two values has twice the variance of one (von Neumann et al. 1941). That of the
+    noisier half: at DPO's first steps all losses are ln 2.
     """
-    return spread(np.diff(values)) / float(np.sqrt(2))
+    steps = np.diff(values)
+    middle = len(steps) // 2
+    return max(spread(steps[:middle]), spread(steps[middle:])) / float(np.sqrt(2))
 
 
 def trend(steps: NDArray[np.int64], values: Reals) -> Trend:

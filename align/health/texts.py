@@ -101,8 +101,7 @@ def _longer(what: Written) -> Estimate:
         return undefined("no other model completed these prompts", 0, "prompts")
     ratio = np.array([both[0][prompt] - both[1][prompt] for prompt in shared])
     logs = bootstrap_mean(ratio, over="prompts")
-    powers = {end: _power(getattr(logs, end)) for end in ("value", "low", "high")}
-    return replace(logs, **powers)
+    return replace(logs, value=_power(logs.value), low=_power(logs.low), high=_power(logs.high))
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,23 @@
 own names. A wrong key is refused with its line and the nearest right one.
 
 - parts: what several methods have in common
-- text, preference: the form of each method's recipe
+- text, preference, feedback: the form of each method's recipe
 - reading: from a file to a form, with the line of what is wrong
 """
 
-from align.recipe.parts import Architecture, Demonstrations, Lora, Prefix, Recipe, Tuning
+from align.recipe.feedback import FeedbackRecipe, GrpoRecipe, OnlineDpoRecipe, RlooRecipe
+from align.recipe.parts import (
+    Architecture,
+    Demonstrations,
+    Hardware,
+    Lora,
+    ModelShapes,
+    Prefix,
+    Recipe,
+    SetShapes,
+    Shapes,
+    Tuning,
+)
 from align.recipe.preference import (
     DPO_LOSSES,
     FROM_DATA,
@@ -42,14 +54,22 @@ __all__ = [
     "CpoRecipe",
     "Demonstrations",
     "DpoRecipe",
+    "FeedbackRecipe",
+    "GrpoRecipe",
+    "Hardware",
     "KtoRecipe",
     "Lora",
+    "ModelShapes",
+    "OnlineDpoRecipe",
     "OrpoRecipe",
     "Prefix",
     "PretrainRecipe",
     "Recipe",
     "RewardRecipe",
+    "RlooRecipe",
+    "SetShapes",
     "SftRecipe",
+    "Shapes",
     "Tuning",
     "check_trainer_arguments",
     "find_recipe",

@@ -55,6 +55,72 @@ class Architecture(Part):
     """Tokens."""
 
 
+class Speed(Part):
+    """What makes a training faster and changes no result; a model that it does not suit is trained
+    without, and the run says why."""
+
+    padding_free: bool = True
+    """Compute no padding, and predictions only where they are learnt from (align.speed.packing)."""
+    share_prompts: bool = True
+    """The same, and what rows of a batch begin with alike once: a pair's prompt above all."""
+    keep_reference: bool = True
+    """Keep the log-probabilities of DPO's reference for later runs (align.speed.reference)."""
+
+
+class Hardware(Part):
+    """The machine that a recipe is written for."""
+
+    device: Literal["cpu", "cuda"] = "cuda"
+    count: int = Field(1, ge=1)
+    """How many of them."""
+    memory_gib: float | None = Field(None, gt=0)
+    """Of each."""
+
+
+class ModelShapes(Part):
+    """Sizes of a decoder, by which its memory can be counted without having it."""
+
+    parameters: int | None = Field(None, ge=1)
+    """As its card says. Left out: counted from the rest, which leaves biases out."""
+    hidden: int = Field(ge=1)
+    layers: int = Field(ge=1)
+    heads: int = Field(ge=1)
+    kv_heads: int | None = Field(None, ge=1)
+    """Heads of keys and values. Left out: as many as `heads`."""
+    head_size: int | None = Field(None, ge=1)
+    """Left out: hidden / heads."""
+    intermediate: int = Field(ge=1)
+    vocab: int = Field(ge=1)
+    tied: bool = False
+    """Whether the output layer is the embedding."""
+
+    @property
+    def queries_width(self) -> int:
+        """Of all heads together."""
+        return self.heads * (self.head_size or self.hidden // self.heads)
+
+    @property
+    def keys_width(self) -> int:
+        """Of all heads of keys together."""
+        return (self.kv_heads or self.heads) * (self.head_size or self.hidden // self.heads)
+
+
+class SetShapes(Part):
+    """How large a training set is."""
+
+    rows: int = Field(ge=1)
+    tokens: int | None = Field(None, ge=1)
+    """Of all rows together, by which packing counts its steps."""
+
+
+class Shapes(Part):
+    """Sizes of what is not at hand yet."""
+
+    model: ModelShapes | None = None
+    """As of the recipe's own model."""
+    set: SetShapes | None = None
+
+
 class EarlyStopping(Part):
     """End a training that learns nothing more, and keep the model that was best."""
 
@@ -85,6 +151,9 @@ class Recipe(Part):
     """Where else the figures go; all stay on this machine (align.training.trackers)."""
     launch: int | str | None = None
     """As the option `--launch`: a number of processes, or an accelerate configuration."""
+    sweep: str | None = None
+    """Which trial of which sweep this is: `handloom sweep` says so in the recipes that it writes,
+    since it may stop them early."""
     trainer: dict[str, Any] = {}
     """Arguments of the trainer's configuration class, by its own names."""
 
@@ -116,6 +185,11 @@ class Tuning(Recipe):
     """Instead of `lora`. A prefix stays apart from the weights: it cannot be merged into them."""
     quantization: Literal["nf4"] | None = None
     """Keep the frozen weights in 4 bits (QLoRA, Dettmers et al. 2023); needs an NVIDIA GPU."""
+    hardware: Hardware | None = None
+    """The machine that the recipe is for. Left out: whatever there is."""
+    shapes: Shapes | None = None
+    """Of the model and the set, for `--dry-run` where neither is at hand."""
+    speed: Speed = Speed()
     new_special_tokens: tuple[str, ...] = ()
     """Added to the tokenizer; the embeddings grow, starting from their mean."""
 

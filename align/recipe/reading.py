@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from align.recipe.feedback import GrpoRecipe, OnlineDpoRecipe, RlooRecipe
 from align.recipe.parts import Recipe
 from align.recipe.preference import CpoRecipe, DpoRecipe, KtoRecipe, OrpoRecipe, RewardRecipe
 from align.recipe.text import PretrainRecipe, SftRecipe
@@ -25,6 +26,9 @@ FORMS: dict[str, type[Recipe]] = {
     "kto": KtoRecipe,
     "orpo": OrpoRecipe,
     "cpo": CpoRecipe,
+    "rloo": RlooRecipe,
+    "grpo": GrpoRecipe,
+    "online-dpo": OnlineDpoRecipe,
 }
 
 SHIPPED = Path(__file__).parent.parent / "recipes"

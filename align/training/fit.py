@@ -20,7 +20,7 @@ from transformers.trainer_callback import TrainerState
 
 from align.adapters import save_model
 from align.arguments import argument_layers
-from align.conduct import largest_divisor
+from align.conduct import largest_divisor, require_held_out
 from align.health.watch import HealthWatch
 from align.model import MODEL_FOLDER
 from align.processes import is_main, wait_for_all, world_size
@@ -45,6 +45,7 @@ def trainer_arguments(recipe: Recipe, draft: Draft, *, evaluates: bool) -> dict[
         InputError: the wanted batch cannot be shared out, nothing is held out though early stopping
             needs it, or a tracker is not installed.
     """
+    require_held_out(recipe, evaluates)
     chosen: dict[str, Any] = {}
     for layer in argument_layers(recipe, evaluates=evaluates, processes=world_size()).values():
         chosen |= layer

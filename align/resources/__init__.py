@@ -1,0 +1,1 @@
+"""What a training needs, said before it starts: memory, steps, devices."""
