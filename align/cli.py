@@ -186,6 +186,7 @@ def demo(folder: Path, rounds: int, serve: bool, seed: int) -> None:
 from align import (  # noqa: E402  (registered by being imported)
     cli_generate,  # noqa: F401
     cli_health,  # noqa: F401
+    cli_merge,  # noqa: F401
     cli_prelabel,  # noqa: F401
     cli_sweep,  # noqa: F401
     cli_tune,  # noqa: F401
