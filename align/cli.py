@@ -20,8 +20,8 @@ from annotate.cli import (
 
 _ORDER = (
     "init up down users guideline import generate prelabel push simulate pull agreement annotators "
-    "judge adjudicate next plan tune-filters build train merge sweep health evaluate failures rounds "
-    "dashboard runs verify trace ledger reindex backup restore demo"
+    "judge adjudicate next plan tune-filters build train merge sweep health evaluate failures "
+    "rounds dashboard runs verify trace ledger reindex backup restore demo"
 ).split()
 
 
