@@ -6,6 +6,7 @@ them, and then still whole: cut off, they taught a model to ignore the prompt.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from align.corpus import corpus_files, documents, held_out, held_out_documents
 from align.packed_rows import collate
 from align.perplexity import HeldOutLoss, held_out_loss
-from align.processes import different_result, shared_draft
+from align.processes import different_result, is_main, shared_draft
 from align.recipe import PretrainRecipe
 from align.recipe.text import Corpus
 from align.stream import Stream, rows
@@ -106,15 +107,21 @@ def perplexity(model: Any, tokenizer: Any, recipe: PretrainRecipe) -> HeldOutLos
 def _kept_tokenizer(
     recipe: PretrainRecipe, texts: Iterator[str], folder: Path
 ) -> PreTrainedTokenizerFast:
-    """The tokenizer, kept beside the checkpoints: Unigram never comes out the same twice."""
+    """The tokenizer, kept beside the checkpoints: Unigram never comes out the same twice.
+
+    Of several processes the first one makes it. The others have nothing to compute with yet, so
+    they watch the folder; if the first one fails, the launcher ends them.
+    """
     from transformers import PreTrainedTokenizerFast
 
-    if not folder.exists():
+    if is_main() and not folder.exists():
         made = make_tokenizer(texts, recipe.vocab_size, recipe.tokenizer)
         unfinished = folder.with_suffix(".partial")
         made.save_pretrained(unfinished)
         unfinished.rename(folder)
         return made
+    while not folder.exists():
+        time.sleep(0.1)
     kept: PreTrainedTokenizerFast = PreTrainedTokenizerFast.from_pretrained(folder)
     return kept
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -234,6 +236,32 @@ def interrupted(project: Project, path: Path) -> None:
         patch.setattr(Trainer, "_save_checkpoint", saved)
         with pytest.raises(Interrupted):
             train(project, path)
+
+
+@pytest.mark.slow
+def test_two_processes_share_a_stream(project: Project) -> None:
+    """Each reads the whole of it and takes its four rows of every eight."""
+    runs = []
+    for number in ("1", "2"):
+        each = new_project(project.root / number)
+        corpus_of(each, "text")
+        path = streamed(each)
+        rows = path.read_text().replace("per_device_train_batch_size: 8, ", "")
+        path.write_text(rows + "batch_size: 8\n")
+        if number == "1":
+            runs.append(train(each, path))
+            continue
+        command = [sys.executable, "-m", "align", "train", str(path), "--launch", number]
+        ended = subprocess.run(command, cwd=each.root, capture_output=True, text=True, check=False)
+        assert ended.returncode == 0, ended.stderr
+        runs += each.all_runs()
+    one, two = (log_of(run) for run in runs)
+    for alone, together in zip(one, two, strict=True):
+        assert alone["step"] == together["step"]
+        assert alone.get("loss") == pytest.approx(together.get("loss"), abs=1e-4)
+    assert runs[0].metrics["perplexity"]["value"] == pytest.approx(
+        runs[1].metrics["perplexity"]["value"], rel=1e-4
+    )
 
 
 def test_weights_decay_but_norms_and_biases_do_not(project: Project) -> None:
