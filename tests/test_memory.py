@@ -17,13 +17,12 @@ from align.recipe import Lora, ModelShapes, Prefix, SftRecipe
 from align.resources.fitting import advice
 from align.resources.memory import (
     GIB,
-    PASSES,
-    Setup,
     all_weights,
     memory,
     total,
     trained_weights,
 )
+from align.resources.setup import PASSES, Setup
 from align.resources.shapes import model_shapes
 
 QWEN = ModelShapes(
@@ -124,7 +123,6 @@ def test_checkpointing_keeps_one_layer_and_the_inputs_of_the_others() -> None:
 
 
 setups = st.builds(
-    Setup,
     model=st.builds(
         ModelShapes,
         hidden=st.sampled_from([64, 256, 2048]),

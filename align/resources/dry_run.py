@@ -19,7 +19,8 @@ from align.model import ModelRef, model_before, resolve_model
 from align.recipe import ModelShapes, PretrainRecipe, Recipe, SetShapes, SftRecipe, Tuning
 from align.resources.device import device_of, free_bytes
 from align.resources.fitting import advice, devices_of, pretraining_setup, setup_of
-from align.resources.memory import GIB, Setup, all_weights, memory, total, trained_weights
+from align.resources.memory import GIB, all_weights, memory, total, trained_weights
+from align.resources.setup import Setup
 from align.resources.shapes import model_shapes
 from align.resources.steps import Steps, steps
 from align.train import METHODS, build_of, config_class, read_recipe, rows_of
@@ -187,4 +188,7 @@ def _size(project: Project, recipe: Recipe) -> tuple[SetShapes | None, str]:
         if recipe.data is not None:
             raise
         return stated, "as the recipe states" if stated else error.what
-    return SetShapes(rows=pc.sum(pc.equal(rows["split"], "train")).as_py()), f"of {built.id}"
+    count = pc.sum(pc.equal(rows["split"], "train")).as_py()
+    if recipe.method == "kto" and "label" not in rows.column_names:
+        count *= 2  # both sides of a pair
+    return SetShapes(rows=count), f"of {built.id}"

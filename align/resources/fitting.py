@@ -6,10 +6,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from align.recipe import Lora, ModelShapes, PretrainRecipe, Tuning
+from align.recipe import FeedbackRecipe, Lora, ModelShapes, PretrainRecipe, Tuning
 from align.resources.device import device_of
 from align.resources.launch import launch_file, shards
-from align.resources.memory import GIB, PASSES, Passes, Setup, total
+from align.resources.memory import GIB, total
+from align.resources.setup import PASSES, Passes, Setup
 from annotate.errors import ResourceError
 
 _MANY = 8
@@ -39,10 +40,24 @@ def setup_of(recipe: Tuning, model: ModelShapes, arguments: Mapping[str, Any]) -
         prefix=recipe.prefix,
         quantized=recipe.quantization is not None,
         trains_embeddings=bool(recipe.new_special_tokens),
-        second_model=not recipe.adapts and not arguments.get("precompute_ref_log_probs", True),
+        second_model=_second_model(recipe, arguments),
+        rewards=_rewards(recipe),
         devices=devices_of(recipe),
         sharded=isinstance(launch, str) and shards(launch_file(launch)),
     )
+
+
+def _second_model(recipe: Tuning, arguments: Mapping[str, Any]) -> bool:
+    """Whether the reference is loaded beside the model, as far as there is one."""
+    if recipe.adapts or arguments.get("precompute_ref_log_probs"):
+        return False
+    return bool(arguments.get("beta"))
+
+
+def _rewards(recipe: Tuning) -> int:
+    if not isinstance(recipe, FeedbackRecipe):
+        return 0
+    return 1 if recipe.held_out_reward is None else 2
 
 
 def devices_of(recipe: Tuning) -> int:

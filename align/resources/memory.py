@@ -12,11 +12,10 @@ checkpointing a layer keeps its input alone, and one layer at a time is computed
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
-from align.recipe import Lora, ModelShapes, Prefix
+from align.recipe import Lora, ModelShapes
+from align.resources.setup import Setup
 
 GIB = 2**30
 
@@ -31,62 +30,6 @@ _TILE_TOKENS, _TILE_WORDS = 4096, 32768
 _TILE_COPIES = 8
 # Of the mask between every two tokens of a sequence.
 _MASK_BYTES = 4
-
-
-@dataclass(frozen=True)
-class Passes:
-    """What a method computes for each row of its data."""
-
-    sequences: int = 1
-    """Sequences with a gradient."""
-    head: Literal["tiles", "logits", "score"] = "tiles"
-    """The output layer: in TRL's tiles, as all logits at once, or one score."""
-    reference: bool = False
-    """Whether a reference model is compared with."""
-
-
-PASSES: Mapping[str, Passes] = {
-    "pretrain": Passes(head="logits"),
-    "sft": Passes(),
-    "reward": Passes(sequences=2, head="score"),
-    "dpo": Passes(sequences=2, reference=True),
-    "kto": Passes(reference=True),
-    "orpo": Passes(sequences=2, head="logits"),
-    "cpo": Passes(sequences=2, head="logits"),
-}
-"""By a recipe's method."""
-
-
-@dataclass(frozen=True)
-class Setup:
-    """Everything that decides how much memory a training takes on each device."""
-
-    model: ModelShapes
-    passes: Passes
-    rows: int
-    """Of data, in one forward pass."""
-    length: int
-    """Tokens of each sequence, at most."""
-    gpu: bool = False
-    half: bool = False
-    """Whether activations have 16 bits."""
-    checkpointing: bool = False
-    optimizer: str = "adamw_torch_fused"
-    lora: Lora | None = None
-    prefix: Prefix | None = None
-    quantized: bool = False
-    trains_embeddings: bool = False
-    """Beside adapters, for new tokens."""
-    second_model: bool = False
-    """Whether the reference is a model of its own."""
-    devices: int = 1
-    sharded: bool = False
-    """Over the devices (FSDP, ZeRO-3); else each holds a whole copy."""
-
-    @property
-    def adapts(self) -> bool:
-        """Whether the model's own weights stay as they are."""
-        return self.lora is not None or self.prefix is not None
 
 
 @dataclass(frozen=True)
@@ -123,6 +66,10 @@ def memory(setup: Setup) -> list[Share]:
     if setup.passes.reference:
         copy = frozen / parts if setup.second_model else 0
         shares.append(Share("reference", copy, _reference_note(setup)))
+    if setup.passes.writes:
+        each = all_weights(setup.model) * (2 if setup.gpu else 4)
+        shares.append(Share("rewards", setup.rewards * each, "reward models of the same size"))
+        shares.append(Share("cache", _cache_bytes(setup), "keys and values while it writes"))
     if parts > 1:
         shares.append(Share("gathered", 2 * _gathered_bytes(setup), "this layer and the next"))
     if setup.gpu:
@@ -268,6 +215,13 @@ def _head_bytes(setup: Setup) -> float:
         words = min(model.vocab, _TILE_WORDS)
         tile = _TILE_COPIES * min(tokens, _TILE_TOKENS) * words * 4
     return tile + tokens * model.hidden * 4 + gradient
+
+
+def _cache_bytes(setup: Setup) -> float:
+    """Of what it has written, as far as no gradient needs more at another moment."""
+    model, tokens = setup.model, setup.rows * setup.passes.sequences * setup.length
+    cache = tokens * model.layers * 2 * model.keys_width * (2 if setup.half else 4)
+    return max(cache - _activation_bytes(setup) - _head_bytes(setup), 0)
 
 
 def _gathered_bytes(setup: Setup) -> float:

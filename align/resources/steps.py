@@ -38,6 +38,9 @@ def steps(size: SetShapes | None, arguments: Mapping[str, Any], devices: int) ->
         return None
     epochs = float(arguments["num_train_epochs"])
     rows, said = size.rows, f"{size.rows:,} rows"
+    if (written := int(arguments.get("num_generations") or 1)) > 1:
+        rows *= written
+        said += f" of {written} completions"
     if arguments.get("packing"):
         if size.tokens is None or not arguments.get("max_length"):
             return None
