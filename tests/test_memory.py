@@ -123,6 +123,7 @@ def test_checkpointing_keeps_one_layer_and_the_inputs_of_the_others() -> None:
 
 
 setups = st.builds(
+    Setup,
     model=st.builds(
         ModelShapes,
         hidden=st.sampled_from([64, 256, 2048]),
