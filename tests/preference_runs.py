@@ -36,6 +36,7 @@ def built(project: Project, rows: list[dict[str, Any]] | None = None, n: int = 1
     with project.draft(RunPlan("build", 1, settings={"rows": repr(pairs)})) as draft:
         draft.write("preference", table_from_rows("preference", pairs))
         draft.write("sft", table_from_rows("sft", []))
+        draft.note(pairs=len(pairs), kept=len(pairs), dropped={}, quarantined=0)
     return draft.run
 
 

@@ -19,6 +19,8 @@ from annotate.runs import Project, Run
 
 # A constant rate: the second step's loss differs from the first's only if the first step learnt.
 STEPS = {"max_steps": 2, "logging_steps": 1, "lr_scheduler_type": "constant"}
+# Our options that are on by default; tests/test_speed.py shows that they change no loss either.
+PLAIN = "speed: {padding_free: false, share_prompts: false, keep_reference: false}\n"
 TRAINERS = {
     "dpo": "trl:DPO",
     "reward": "trl:Reward",
@@ -55,10 +57,11 @@ def bare(method: str, model: Path, rows: list[dict[str, Any]], folder: Path, **g
         report_to="none",
         save_strategy="no",
         disable_tqdm=True,
-        # As a machine without a GPU needs it.
+        # As a machine without a GPU needs it, and with the reference computed before, as ours is.
         bf16=False,
         use_cpu=True,
         gradient_checkpointing=False,
+        **({"precompute_ref_log_probs": True} if method in ("dpo", "kto") else {}),
         **STEPS,
         **given,
     )
@@ -99,7 +102,7 @@ def check(
     **given: Any,
 ) -> None:
     build = built(project)
-    run = train(project, recipe(project, tiny, method, extra, **STEPS, **given))
+    run = train(project, recipe(project, tiny, method, PLAIN + extra, **STEPS, **given))
     columns = ["prompt", "chosen", "rejected", *(["margin"] if margin else [])]
     expected = bare(method, tiny, trained_on(build, "preference", columns), project.root, **given)
     assert len(expected) == 2
@@ -120,7 +123,7 @@ def test_kto_of_thumbs_is_that_of_trl_on_the_rows_in_our_order(
     project: Project, tiny: Path
 ) -> None:
     build = thumbs(project)
-    run = train(project, recipe(project, tiny, "kto", **STEPS))
+    run = train(project, recipe(project, tiny, "kto", PLAIN, **STEPS))
     order = np.random.default_rng(0).permutation(16)
     table = build.read("kto").take(order)
     rows = [row for row in table.to_pylist() if row["split"] == "train"]

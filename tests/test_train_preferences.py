@@ -13,8 +13,10 @@ from preference_runs import NO, YES, built, pair, recipe, thumbs
 from tiny_model import write_tiny_model
 
 from align.cli import main
+from align.failures import failures, newest_evaluation
 from align.model import newest_model, resolve_model
 from align.reward_scores import load_reward_model, reward_scores
+from align.rounds import rounds
 from align.train import train
 from annotate.errors import InputError, TrainingError
 from annotate.records import text_message
@@ -117,6 +119,10 @@ def test_a_reward_model_is_evaluated_on_held_out_pairs(
     refused = CliRunner().invoke(main, ["evaluate", run.id, "--against", "base"])
     assert refused.exit_code == 1
     assert "which writes no completions to compare" in refused.output
+    # The loop still waits for a model, and for its evaluation.
+    assert {"train", "evaluate"} <= set(rounds(project)[-1].missing)
+    with pytest.raises(InputError, match="writes nothing that could fail"):
+        failures(project, newest_evaluation(project))
 
 
 def test_a_reward_model_of_which_nothing_is_held_out_has_no_accuracy(
