@@ -23,7 +23,7 @@ test: $(VENV)/.dev browser
 	$(PYTEST) -m "not slow" $(ARGS)
 
 slow: $(VENV)/.dev browser
-	$(BIN)/python -m pytest -m slow $(ARGS)
+	$(PYTEST) -m slow $(ARGS)
 
 # Measuring takes the servers under the tests along, and so about twice the time.
 coverage: $(VENV)/.dev browser
