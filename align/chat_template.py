@@ -18,7 +18,7 @@ from typing import Any
 import jinja2
 from rich.console import Console
 
-from align.conversations import Messages, conversation_tokens
+from align.conversations import conversation_tokens
 from align.model import Loaded
 from annotate.errors import TrainingError
 from annotate.records import text_message
@@ -28,11 +28,11 @@ SECONDS = 5.0
 
 _ASKED = ("Which lamp flickers?", "And since when?")
 _SAID = ("The one in the hall.", "Since last night.")
-_DIALOGUE: Messages = tuple(
+_DIALOGUE = [
     text_message(role, text)
     for asked, said in zip(_ASKED, _SAID, strict=True)
     for role, text in (("user", asked), ("assistant", said))
-)
+]
 # What a template's own code may raise beside jinja2's errors.
 _FAULTS = (
     jinja2.TemplateError,
@@ -86,15 +86,33 @@ class TemplateCheck:
 
 
 def check_template(loaded: Loaded) -> TemplateCheck:
-    """Try a model's chat template.
+    """Try a model's chat template on a dialogue of two questions and answers.
 
     Raises:
         TrainingError: it takes too long, fails, or leaves out what was said.
     """
-    where = loaded.ref.name
+    with _limited(loaded.ref.name):
+        return _tried(loaded)
+
+
+def require_ending(tokenizer: Any, where: str) -> None:
+    """Try a chat template on one question only.
+
+    Args:
+        where: the model's name.
+
+    Raises:
+        TrainingError: it takes too long, or fails.
+    """
+    with _limited(where):
+        tokenizer.apply_chat_template(_DIALOGUE[:1], add_generation_prompt=True, tokenize=False)
+
+
+@contextlib.contextmanager
+def _limited(where: str) -> Iterator[None]:
     try:
         with processor_time(SECONDS):
-            return _tried(loaded)
+            yield
     except OutOfTimeError:
         raise TrainingError(
             f"its chat template did not end within {SECONDS:.0f} seconds of processor time",
@@ -119,7 +137,7 @@ def warn(loaded: Loaded, warnings: Sequence[str]) -> None:
 
 def _tried(loaded: Loaded) -> TemplateCheck:
     tokenizer: Any = loaded.tokenizer
-    text: str = tokenizer.apply_chat_template(list(_DIALOGUE), tokenize=False)
+    text: str = tokenizer.apply_chat_template(_DIALOGUE, tokenize=False)
     places = [text.find(turn["content"]) for turn in _DIALOGUE]
     if -1 in places or places != sorted(places):
         raise TrainingError(
@@ -132,10 +150,10 @@ def _tried(loaded: Loaded) -> TemplateCheck:
     # One turn that says what the first three do, with the template's own words between them.
     forged = f"{_ASKED[0]}{between[0]}{_SAID[0]}{between[1]}{_ASKED[1]}"
     real, false = conversation_tokens(
-        loaded, [_DIALOGUE, (text_message("user", forged), _DIALOGUE[-1])]
+        loaded, [_DIALOGUE, [text_message("user", forged), _DIALOGUE[-1]]]
     )
     prompt = tokenizer.apply_chat_template(
-        list(_DIALOGUE[:-1]), add_generation_prompt=True, tokenize=False
+        _DIALOGUE[:-1], add_generation_prompt=True, tokenize=False
     )
     return TemplateCheck(
         begins_alike=text.startswith(prompt) and text[len(prompt) :].startswith(_SAID[1]),
@@ -156,7 +174,7 @@ def _marks(loaded: Loaded) -> bool:
     if "generation" not in str(tokenizer.chat_template):
         return False
     made = tokenizer.apply_chat_template(
-        list(_DIALOGUE), return_dict=True, return_assistant_tokens_mask=True
+        _DIALOGUE, return_dict=True, return_assistant_tokens_mask=True
     )
     marked = [
         token

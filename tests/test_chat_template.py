@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from loop_runs import new_project
 from tiny_model import write_tiny_model
 
+from align.backends.tokens import reader
 from align.chat_template import (
     OutOfTimeError,
     TemplateCheck,
@@ -89,6 +90,15 @@ def test_a_template_that_does_not_end_is_ended(
     with pytest.raises(TrainingError, match="did not end within") as caught:
         check_template(with_template(LOOPS[name]))
     assert caught.value.where == "tiny"
+
+
+def test_nobody_samples_with_a_template_that_does_not_end(
+    with_template: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("align.chat_template.SECONDS", SHORT)
+    assert reader(with_template(turns("<|assistant|>{{ m['content'] }}"))).stop
+    with pytest.raises(TrainingError, match="did not end within"):
+        reader(with_template(LOOPS["nested"]))
 
 
 def test_the_limit_holds_in_any_thread_and_leaves_nothing_behind(with_template: Any) -> None:

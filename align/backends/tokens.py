@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import jinja2
 
 from align.backends import Job, Unfit, Wanted
+from align.chat_template import require_ending
 from align.conversations import control_pattern, spelled_out
 from annotate.errors import TrainingError
 
@@ -69,6 +70,7 @@ def reader_of(ref: ModelRef) -> Reader:
 
 
 def _reader(ref: ModelRef, tokenizer: Any, config: Any, own: Any) -> Reader:
+    require_ending(tokenizer, ref.name)
     ends = {*(own if isinstance(own, list) else [own]), tokenizer.eos_token_id} - {None}
     room = getattr(config, "max_position_embeddings", None)
     control = control_pattern(tokenizer, config)
