@@ -31,9 +31,8 @@ _max_new_tokens = click.option(
 _batch_size = click.option(
     "--batch-size",
     type=click.IntRange(min=1),
-    default=128,
-    show_default=True,
-    help="Completions computed together; with transformers it changes speed and memory only.",
+    help="Completions computed together; with transformers it changes speed and memory only.  "
+    "[default: 128; 1 with ctranslate2]",
 )
 
 
@@ -106,7 +105,7 @@ def generate_outputs(
     temperature: float,
     top_p: float,
     max_new_tokens: int,
-    batch_size: int,
+    batch_size: int | None,
     backend: str,
     url: str | None,
     concurrency: int,
@@ -203,7 +202,7 @@ def evaluate_model(
     temperature: float,
     top_p: float,
     max_new_tokens: int,
-    batch_size: int,
+    batch_size: int | None,
     seed: int,
     again: bool,
 ) -> None:
@@ -230,7 +229,7 @@ def evaluate_model(
         sampling=Sampling(
             temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens, seed=seed
         ),
-        batch_size=batch_size,
+        batch_size=batch_size or 128,
         again=again,
     )
     for line in lines(run):

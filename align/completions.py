@@ -71,7 +71,7 @@ def complete(
     rules: Sampling,
     *,
     shards: Shards,
-    batch_size: int = 128,
+    batch_size: int | None = None,
     backend: Backend | None = None,
 ) -> tuple[pa.Table, list[dict[str, Any]]]:
     """Every prompt `n` times by one model.
@@ -81,7 +81,7 @@ def complete(
         prompts: the table of that name.
         rules: how to sample.
         shards: what is already there, and where the rest goes.
-        batch_size: completions computed together.
+        batch_size: completions computed together; None: as many as suit the backend.
         backend: what computes them; None: transformers.
 
     Returns:
@@ -105,10 +105,11 @@ def complete(
     if not missing:
         return there, []
     messages = dict(zip(ids, prompts["messages"].to_pylist(), strict=True))
-    job = Job(ref, missing, messages, rules, batch_size)
+    backend = backend or Transformers()
+    job = Job(ref, missing, messages, rules, batch_size or backend.batch_size)
     unfit: dict[str, str] = {}
     with _progress(f"{ref.name} completes", len(missing)) as advance:
-        for batch in (backend or Transformers()).complete(job):
+        for batch in backend.complete(job):
             made = [one for one in batch if isinstance(one, Made)]
             unfit |= {one.prompt_id: one.reason for one in batch if isinstance(one, Unfit)}
             if made:

@@ -37,7 +37,7 @@ def generate(
     *,
     n: int = 2,
     sampling: Sampling | None = None,
-    batch_size: int = 128,
+    batch_size: int | None = None,
     backend: Backend | None = None,
     round: int | None = None,
     again: bool = False,
@@ -49,7 +49,7 @@ def generate(
         source: the prompts (align.prompts.read_prompts).
         n: completions of one prompt by one model.
         sampling: temperature, top_p, max_new_tokens, seed.
-        batch_size: completions computed together.
+        batch_size: completions computed together; None: as many as suit the backend.
         backend: what computes them; None: transformers, whose results no batch size changes.
         round: the round that begins with these outputs; None: the one after the newest model's.
         again: make a new run although a finished one exists.
@@ -60,6 +60,7 @@ def generate(
         ServerError: a server refuses, or is away for too long.
     """
     rules, backend = sampling or Sampling(), backend or Transformers()
+    batch_size = batch_size or backend.batch_size
     refs = [backend.model(project, name) for name in models]
     names = [ref.name for ref in refs]
     if len(set(names)) < len(names) or not names:

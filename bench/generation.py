@@ -43,7 +43,10 @@ def seconds_per_token(
     rounds: int = 5,
     with_ctranslate2: bool = False,
 ) -> dict[str, list[float]]:
-    """Of each round, by side: `transformers`, `handloom` and, if wanted, `ctranslate2`."""
+    """Of each round, by side: `transformers`, `handloom` and, if wanted, `ctranslate2`, twice.
+
+    `ctranslate2` computes completions one by one, `ctranslate2 batched` as many as the others.
+    """
     with tempfile.TemporaryDirectory() as folder:
         for name in ("runs", "guidelines"):
             (Path(folder) / name).mkdir()
@@ -59,7 +62,8 @@ def seconds_per_token(
         }
         if with_ctranslate2:
             cache = project.state_dir / "ctranslate2"
-            sides["ctranslate2"] = by_ctranslate2(loaded, cache, messages, rules, batch)
+            for name, size in {"ctranslate2": 1, "ctranslate2 batched": batch}.items():
+                sides[name] = by_ctranslate2(loaded, cache, messages, rules, size)
         return measured(sides, rounds)
 
 

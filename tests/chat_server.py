@@ -84,26 +84,19 @@ class ChatServer:
             fault = next((f for words, f in self.refuse.items() if words in text), None)
             if fault is None and self.faults:
                 fault = self.faults.popleft()
-        try:
-            self._answer(to, body, fault)
-        finally:
-            with self.lock:
-                self.under_way -= 1
-
-    def _answer(
-        self, to: BaseHTTPRequestHandler, body: dict[str, Any], fault: Fault | None
-    ) -> None:
         if self.key and to.headers["authorization"] != f"Bearer {self.key}":
             fault = Fault(401, {"message": f"no such key: {to.headers['authorization']}"})
+        completion = self._completion(body) if fault is None else {}
+        time.sleep(fault.hang_seconds if fault else 0)
+        with self.lock:  # before the answer: the next request may come at once
+            self.under_way -= 1
         if fault is None:
-            send(to, 200, self._completion(body))
-            return
-        time.sleep(fault.hang_seconds)
-        if not fault.status:
+            send(to, 200, completion)
+        elif fault.status:
+            send(to, fault.status, {"error": fault.error}, fault.headers, fault.content)
+        else:
             to.close_connection = True
             to.connection.close()
-        else:
-            send(to, fault.status, {"error": fault.error}, fault.headers, fault.content)
 
     def _completion(self, body: dict[str, Any]) -> dict[str, Any]:
         rules = Sampling(

@@ -113,7 +113,8 @@ def test_the_same_command_draws_the_same(tiny: ModelRef, engine: CTranslate2) ->
     assert completed(engine, tiny, rules=Sampling(max_new_tokens=20, seed=1), batch_size=5) != once
     # No two completions of a prompt are alike by sharing their numbers.
     assert len({one.completion for one in once.values()}) == 12
-    # In batches of one a completion depends on nothing else.
+    # By itself, as it is unless a batch size is named, a completion depends on nothing else.
+    assert engine.batch_size == 1
     alone = completed(engine, tiny, n=2, batch_size=1)
     fewer = completed(engine, tiny, ("p3", "p1"), n=1, batch_size=1)
     assert all(alone[key] == one for key, one in fewer.items())
@@ -123,16 +124,11 @@ def test_an_interrupted_run_goes_on_as_if_it_had_not_been(
     tiny: ModelRef, engine: CTranslate2
 ) -> None:
     whole = completed(engine, tiny, batch_size=5)
-    wanted = [Wanted(one, one, sample) for one in ("p1", "p2", "p3") for sample in range(4)]
-    batches = engine.complete(Job(tiny, wanted, ASKED, SHORT, 5))
-    done = {*next(batches), *next(batches)}  # what does not fit, and the first batch
-    batches.close()
-    made = {(m.wanted.prompt_id, m.wanted.sample) for m in done if isinstance(m, Made)}
-    assert len(made) == 5
-    rest = [one for one in wanted if (one.prompt_id, one.sample) not in made]
-    for batch in engine.complete(Job(tiny, rest, ASKED, SHORT, 5)):
-        done |= set(batch)
-    assert done == set(whole.values())
+    # In the order in which they came: a batch of five, and what an interruption left to do.
+    done, rest = list(whole.values())[:5], list(whole.values())[5:]
+    job = Job(tiny, [one.wanted for one in rest], ASKED, SHORT, 5)
+    assert [one for batch in engine.complete(job) for one in batch] == rest
+    assert len(done) == 5
 
 
 def test_a_prompt_that_does_not_fit_is_told_by_each(tiny: ModelRef, engine: CTranslate2) -> None:

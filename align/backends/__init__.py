@@ -74,6 +74,10 @@ class Backend(Protocol):
     def name(self) -> str:
         """One of `BACKENDS`."""
 
+    @property
+    def batch_size(self) -> int:
+        """Completions computed together where nobody says how many."""
+
     def settings(self, batch_size: int) -> dict[str, Any]:
         """What of it changes completions, for the run's manifest and id."""
 

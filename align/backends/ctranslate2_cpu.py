@@ -1,10 +1,11 @@
 """The backend `ctranslate2`: CTranslate2 on the processor, for decoders that it can convert.
 
-CTranslate2 draws from one stream of random numbers a thread, seeded when the thread first draws,
-and gives no way to bring numbers of one's own. So each batch has an engine of its own, of one
-thread, and a seed made of what is in it: the same command gives the same completions, also after an
-interruption, but a completion depends on its batch. Of a batch of one it depends on nothing else,
-as with transformers.
+CTranslate2 draws from one stream of random numbers a thread, seeded when that thread first draws,
+and takes no numbers from outside. So each batch gets an engine of its own, of one thread, with a
+seed made of what is in it. A batch is one completion unless more are asked for: that completion
+then depends on the model, its prompt's text, its number and the sampling settings alone. A small
+model loses nothing by it, since its weights lie in the processor's cache, and making an engine of
+it takes about a millisecond; a large one reads all its weights once a token and a batch.
 """
 
 from __future__ import annotations
@@ -23,11 +24,18 @@ from align.backends import Batch, Job, Made, Wanted
 from align.backends.conversion import converted, ctranslate2
 from align.backends.tokens import Reader, fitting, reader_of
 from align.model import ModelRef, resolve_model
+from align.resources.device import free_bytes
 from align.sampling import seed_of
 from annotate.runs import Project
 
 _SEEDING = threading.Lock()
 """CTranslate2's seed is one for the process."""
+
+_TOGETHER = 128
+"""Completions handed on, and so kept, at a time."""
+
+_IN_MEMORY = 64 * 2**20
+"""Bytes of a model up to which engines are made from memory, in half the time."""
 
 
 @dataclass(frozen=True)
@@ -37,9 +45,10 @@ class CTranslate2:
     cache: Path
     """Where converted models are kept."""
     name: ClassVar[str] = "ctranslate2"
+    batch_size: ClassVar[int] = 1
 
     def settings(self, batch_size: int) -> dict[str, Any]:
-        """The batch size: what shares a batch shares its random numbers."""
+        """The batch size: what shares a batch shares a stream of random numbers."""
         return {"batch_size": batch_size}
 
     def model(self, project: Project, name: str) -> ModelRef:
@@ -47,21 +56,51 @@ class CTranslate2:
         return resolve_model(project, name)
 
     def complete(self, job: Job) -> Iterator[Batch]:
-        """Batches in their order, as many at once as there are cores."""
+        """Batches in their order, computed as many at once as there are cores and memory for."""
         read = reader_of(job.ref)
         wanted, tokens, unfit = fitting(read, job)
-        yield list(unfit)
-        if not wanted:
-            return
-        folder = converted(read, self.cache)
-        size = job.batch_size
-        batches = [wanted[start : start + size] for start in range(0, len(wanted), size)]
-        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-            yield from pool.map(lambda batch: _completed(folder, read, job, batch, tokens), batches)
+        ready: Batch = list(unfit)
+        if wanted:
+            files = _Files(converted(read, self.cache))
+            starts = range(0, len(wanted), job.batch_size)
+            batches = [wanted[start : start + job.batch_size] for start in starts]
+            with ThreadPoolExecutor(files.engines(torch.get_num_threads())) as pool:
+                for made in pool.map(
+                    lambda one: _completed(files, read, job, one, tokens), batches
+                ):
+                    ready += made
+                    if len(ready) >= _TOGETHER:
+                        yield ready
+                        ready = []
+        yield ready
+
+
+class _Files:
+    """A converted model, of which engines are made."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.size = (folder / "model.bin").stat().st_size
+        small = self.size <= _IN_MEMORY
+        self.content = {one.name: one.read_bytes() for one in folder.iterdir()} if small else None
+
+    def engines(self, cores: int) -> int:
+        """How many to have at once: each has the weights for itself."""
+        return max(1, min(cores, free_bytes("cpu") // (2 * self.size)))
+
+    def engine(self) -> Any:
+        """A new one, of one thread."""
+        return ctranslate2().Generator(
+            str(self.folder),
+            device="cpu",
+            compute_type="float32",
+            intra_threads=1,
+            files=self.content,
+        )
 
 
 def _completed(
-    folder: Path,
+    files: _Files,
     read: Reader,
     job: Job,
     batch: Sequence[Wanted],
@@ -69,7 +108,7 @@ def _completed(
 ) -> Batch:
     library, rules = ctranslate2(), job.rules
     words = [read.tokenizer.convert_ids_to_tokens(tokens[one.prompt_id]) for one in batch]
-    engine = library.Generator(str(folder), device="cpu", compute_type="float32", intra_threads=1)
+    engine = files.engine()
     how: dict[str, Any] = {
         "end_token": list(read.stop),
         "include_prompt_in_result": False,
@@ -83,7 +122,8 @@ def _completed(
         }
         with _SEEDING:
             library.set_random_seed(_seed(rules.seed, batch))
-            engine.generate_batch(words[:1], max_length=1, **how)  # the thread takes the seed
+            # With its first draw the engine's thread takes the seed.
+            engine.generate_batch([words[0][:1]], max_length=1, **how)
     found = engine.generate_batch(
         words,
         max_length=rules.max_new_tokens,

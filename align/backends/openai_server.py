@@ -37,6 +37,7 @@ class OpenAIServer:
     timeout: float = 600.0
     """Seconds for one answer."""
     name: ClassVar[str] = "openai"
+    batch_size: ClassVar[int] = 128
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "url", checked_address(self.url))

@@ -26,6 +26,7 @@ class Transformers:
     """On this machine, with the accelerator if there is one."""
 
     name: ClassVar[str] = "transformers"
+    batch_size: ClassVar[int] = 128
 
     def settings(self, batch_size: int) -> dict[str, Any]:
         """Nothing: no batch size changes a completion."""

@@ -29,6 +29,7 @@ class Vllm:
     """On this machine's accelerator."""
 
     name: ClassVar[str] = "vllm"
+    batch_size: ClassVar[int] = 128
 
     def settings(self, batch_size: int) -> dict[str, Any]:
         """Nothing: each completion is asked for with a seed of its own."""
