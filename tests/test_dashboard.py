@@ -18,7 +18,13 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from dashboard_project import HOSTILE, make_dashboard_project, make_failures, make_judged
+from dashboard_project import (
+    HOSTILE,
+    make_dashboard_project,
+    make_failures,
+    make_judged,
+    make_training,
+)
 from factories import make_project
 from hypothesis import given
 from hypothesis import strategies as st
@@ -27,7 +33,7 @@ from streamlit.testing.v1 import AppTest
 from align.cli import main
 from align.dashboard import app_file, command, free_port
 from annotate.errors import ProjectError, ResourceError
-from annotate.runs import Project, Run
+from annotate.runs import Project, Run, RunPlan
 from streamlit_app.data import PROJECT_VARIABLE, readable_runs
 from streamlit_app.plain import escaped
 from streamlit_app.tables import SORTS, FailureQuery, failure_counts, failure_page
@@ -242,6 +248,21 @@ def test_the_widest_gap_can_come_first(failures: Run) -> None:
     rows = failure_page(failures, FailureQuery(sort="Widest gap in score"), 1, 50).rows
     gaps = [row["score"] - row["versus_score"] for row in rows if row["score"] is not None]
     assert gaps == sorted(gaps)
+
+
+def test_the_training_page_says_what_is_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = make_project(tmp_path / "p")
+    run = make_training(project)
+    rising = [{"step": step, "loss": 1 + step / 10} for step in range(40)]
+    with pytest.raises(KeyboardInterrupt), project.draft(RunPlan("train", 9)) as draft:
+        draft.write_text("log.jsonl", "".join(json.dumps(entry) + "\n" for entry in rising))
+        raise KeyboardInterrupt
+    shown = texts(opened(project, "training", monkeypatch))
+    assert f"**divergence** in {escaped(draft.plan.run_id)}" in shown
+    assert "1 at step 0, 4.7 at the end" in shown
+    assert f"{escaped(run.id)}: 0 findings" in shown
 
 
 def test_what_is_searched_for_is_never_sql(failures: Run) -> None:

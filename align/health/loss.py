@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from align.health.log import TrainingLog
 from align.health.robust import at_end, at_start, noise, running_median, spread, trend
@@ -50,11 +51,11 @@ class Spike(Rule):
     looks_at: ClassVar[str] = "training loss (RL: reward)"
     threshold: ClassVar[str] = (
         "no value is over the median of its seven neighbours by more than {deviations:g} standard "
-        "deviations, three times what nine in ten are off, and {share:g} of the curve's range"
+        "deviations and {share:g} of the curve's range (KTO: but where kl is in its top tenth)"
     )
     reason: ClassVar[str] = (
-        "ten robust deviations are not met by chance in thousands of points; the nine in ten keep "
-        "losses with heavy tails (KTO) out, the range small leaps of a very smooth curve"
+        "ten robust deviations are not met by chance in thousands of points, and the range keeps "
+        "small leaps of a very smooth curve out; KTO's loss leaps with each batch's estimate of kl"
     )
     remedy: ClassVar[str] = (
         "Look at the rows of the batches before that step (broken or very long texts), lower "
@@ -71,9 +72,9 @@ class Spike(Rule):
             return short
         smooth = running_median(curve.values, 7)
         above = curve.values - smooth
-        usual = max(self.deviations * spread(above), 3 * float(np.quantile(np.abs(above), 0.9)))
-        least = max(usual, self.share * float(np.ptp(smooth)))
-        leaps = np.flatnonzero((above > least) & (above > 0.05 * np.abs(smooth)))
+        least = max(self.deviations * spread(above), self.share * float(np.ptp(smooth)))
+        leapt = (above > least) & (above > 0.05 * np.abs(smooth))
+        leaps = np.flatnonzero(leapt & ~np.isin(curve.steps, _doubtful(log)))
         if not len(leaps):
             return self.fine("no leap", len(curve), curve)
         first, worst = leaps[0], leaps[np.argmax(above[leaps])]
@@ -277,6 +278,14 @@ def _scale(log: TrainingLog) -> float:
     if log.reinforced and len(deviation := log.curve("reward_std")):
         return float(np.median(deviation.values))
     return 0.1 * abs(at_start(log.objective.values))
+
+
+def _doubtful(log: TrainingLog) -> NDArray[np.int64]:
+    """Steps at which KTO's loss says more of its batch's estimate of the KL than of the model."""
+    kl = log.curve("kl")
+    if log.reinforced or not len(kl):
+        return kl.steps[:0]
+    return kl.steps[kl.values > np.quantile(kl.values, 0.9)]
 
 
 def _shown(log: TrainingLog, value: float) -> str:

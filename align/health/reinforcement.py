@@ -92,7 +92,7 @@ class RewardHacking(Rule):
     """A reward that rises while one that is not trained on falls."""
 
     name: ClassVar[str] = "reward hacking"
-    looks_at: ClassVar[str] = "reward against rewards/held_out…/mean, a reward of weight 0"
+    looks_at: ClassVar[str] = "reward against rewards/held_out/mean, a reward of weight 0"
     threshold: ClassVar[str] = (
         "the held-out reward has not fallen from its best level by more than {deviations:g} "
         "standard deviations of its noise while the reward rose"
@@ -132,6 +132,9 @@ class RewardHacking(Rule):
 
 
 def held_out_reward(log: TrainingLog) -> Curve:
-    """The mean of a reward that is measured and not trained on; empty if there is none."""
-    names = [name for name in log.curves if name.startswith("rewards/held_out")]
-    return log.curve(*[name for name in names if name.endswith("/mean")], "rewards/held_out/mean")
+    """The mean of a reward that is measured and not trained on; empty if there is none.
+
+    Of the completions trained on, where it was logged for those, else of held-out prompts.
+    """
+    names = [f"{side}rewards/held_out/mean" for side in ("", "eval_")]
+    return log.curve(*names)
