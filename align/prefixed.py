@@ -49,11 +49,14 @@ class Prefixed(torch.nn.Module):
             input_ids: shape (rows, tokens).
             attention_mask: shape (rows, tokens so far); the prefix is not among them.
             position_ids: shape (rows, tokens), from 0 on where the prefix ends.
-            past_key_values: what an earlier call returned; None: nothing has been read yet.
+            past_key_values: what an earlier call returned; None or empty: nothing has been read.
         """
         rows = len(input_ids)
         if past_key_values is None:
             past_key_values = self.adapted.get_prompt(rows)
+        elif past_key_values.get_seq_length() == 0:
+            for number, layer in enumerate(self.adapted.get_prompt(rows).layers):
+                past_key_values.update(layer.keys, layer.values, number)
         if attention_mask is not None:
             read = attention_mask.new_ones((rows, self.tokens))
             attention_mask = torch.cat([read, attention_mask], 1)

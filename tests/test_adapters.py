@@ -3,17 +3,32 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from loop_runs import new_project
+from preference_runs import built
 from tiny_model import write_tiny_model
 
 from align.adapters import adapter_config, quantized_loading, require_start, save_model
-from align.model import MODEL_FOLDER, Loaded, ModelRef, add_special_tokens, load_model
+from align.cli import main
+from align.merge import merge
+from align.model import (
+    MODEL_FOLDER,
+    Loaded,
+    ModelRef,
+    add_special_tokens,
+    load_model,
+    newest_model,
+)
 from align.recipe import Lora, Prefix, SftRecipe
+from align.sampling import Sampling, sample_batch
+from align.train import train
 from annotate.errors import TrainingError
-from annotate.runs import Project, RunPlan
+from annotate.runs import Project, Run, RunPlan
 
 WORDS = torch.tensor([[10, 20, 30, 40]])
 
@@ -118,3 +133,102 @@ def test_weights_in_4_bits_need_a_gpu() -> None:
     with pytest.raises(TrainingError, match="needs an NVIDIA GPU") as caught:
         quantized_loading()
     assert "plain lora" in caught.value.remedy
+
+
+def adapters_alone(project: Project, base: Loaded, recipe: SftRecipe) -> tuple[Run, torch.Tensor]:
+    """A run as training beside 4 bits leaves it, and what its model says of WORDS."""
+    with project.draft(RunPlan("train", 1, settings={"recipe": recipe.model_dump()})) as draft:
+        model = adapted(base, recipe, [])
+        expected = model(WORDS).logits.detach()
+        model.save_pretrained(str(draft.path / "adapter"))
+        base.tokenizer.save_pretrained(draft.path / "adapter")
+        draft.note(method="sft", makes="model", started_from="tiny")
+    return draft.run, expected
+
+
+def test_adapters_that_stand_alone_become_a_whole_model(project: Project, loaded: Loaded) -> None:
+    run, expected = adapters_alone(project, loaded, LORA)
+    assert newest_model(project).source == str(run.path / "adapter")
+    result = CliRunner().invoke(main, ["-C", str(project.root), "merge", run.id])
+    assert result.exit_code == 0, result.output
+    merged = newest_model(project)
+    assert merged.run is not None
+    assert (merged.run.step, merged.run.parents) == ("merge", [run])
+    assert f"handloom generate {merged.name}" in result.output
+    found = load_model(merged)
+    torch.testing.assert_close(found.model(WORDS).logits, expected, atol=1e-4, rtol=1e-4)
+    assert not hasattr(found.model, "peft_config")
+    assert merge(project, run) == merged.run
+    require_start(PREFIX, merged.name, Path(merged.source))
+
+
+def test_what_is_merged_or_cannot_be_is_said(project: Project, loaded: Loaded) -> None:
+    with project.draft(RunPlan("train", 0)) as draft:
+        save_model(loaded.model, loaded.tokenizer, draft.path / MODEL_FOLDER)
+    assert merge(project, draft.run) == draft.run
+    prefix, _ = adapters_alone(project, loaded, PREFIX)
+    with pytest.raises(TrainingError, match="a prefix changes no weight") as caught:
+        merge(project, prefix)
+    assert f"handloom generate {prefix.id}" in caught.value.remedy
+
+
+def written(project: Project, tiny: str, extra: str, arguments: str = "") -> Path:
+    path = project.root / "mine.yaml"
+    path.write_text(
+        f"method: dpo\nmodel: {tiny}\nmax_length: 128\n{extra}\n"
+        "trainer: {num_train_epochs: 4, per_device_train_batch_size: 4"
+        f"{arguments}}}\n"
+    )
+    return path
+
+
+@pytest.mark.parametrize(
+    ("extra", "arguments", "models"),
+    [
+        ("lora: {r: 4, alpha: 8, dora: true}", ", learning_rate: 1.0e-2", 1),
+        ("prefix: {tokens: 4}", ", learning_rate: 1.0e-1", 1),
+        ("", ", learning_rate: 2.0e-3", 1),
+        ("", ", learning_rate: 2.0e-3, precompute_ref_log_probs: false", 2),
+    ],
+    ids=["dora", "prefix", "all weights", "as asked for"],
+)
+def test_the_reference_is_no_second_model(
+    project: Project,
+    loaded: Loaded,
+    monkeypatch: pytest.MonkeyPatch,
+    extra: str,
+    arguments: str,
+    models: int,
+) -> None:
+    from transformers import LlamaForCausalLM
+
+    made = []
+    begin = LlamaForCausalLM.__init__
+
+    def counted(self: LlamaForCausalLM, *given: Any, **named: Any) -> None:
+        made.append(type(self))
+        begin(self, *given, **named)
+
+    built(project)
+    path = written(project, loaded.ref.source, extra, arguments)
+    monkeypatch.setattr(LlamaForCausalLM, "__init__", counted)
+    run = train(project, path)
+    assert len(made) == models
+    assert run.metrics["eval_rewards/accuracies"] == 1.0
+    monkeypatch.undo()
+    assert (run.path / MODEL_FOLDER).is_dir() == ("prefix" not in extra)
+
+
+def test_a_model_with_a_prefix_writes_the_same_from_a_cache_as_from_the_start(
+    loaded: Loaded, tmp_path: Path
+) -> None:
+    save_model(adapted(loaded, PREFIX, []), loaded.tokenizer, tmp_path / "run" / MODEL_FOLDER)
+    found = load_model(ModelRef("again", str(tmp_path / "run" / "adapter")))
+    prompts = [[10, 20, 30], [40]]
+    rules = Sampling(temperature=0, max_new_tokens=6)
+    once = sample_batch(found.model, prompts, np.zeros((2, 6)), rules, [])
+    for prompt, sampled in zip(prompts, once, strict=True):
+        tokens = list(prompt)
+        for _ in range(6):
+            tokens.append(int(found.model(torch.tensor([tokens])).logits[0, -1].argmax()))
+        assert sampled.tokens == tokens[len(prompt) :]
