@@ -23,6 +23,8 @@ from annotate.errors import InputError
 _ENDINGS = {"text": ".txt", "jsonl": ".jsonl", "parquet": ".parquet"}
 # Rows of a Parquet file in memory at once.
 _ROWS = 1024
+# Bytes of a Parquet file that are read together.
+_BUFFER = 1 << 20
 
 T = TypeVar("T")
 
@@ -138,7 +140,8 @@ def _of_jsonl(path: Path, corpus: Corpus) -> Iterator[str]:
 
 def _of_parquet(path: Path, corpus: Corpus) -> Iterator[str]:
     try:
-        with pq.ParquetFile(path) as file:
+        # Without a buffer pyarrow reads whole columns, and ahead of what is asked for.
+        with pq.ParquetFile(path, pre_buffer=False, buffer_size=_BUFFER) as file:
             if corpus.column not in file.schema_arrow.names:
                 raise _no_text(corpus, str(path))
             before = 0

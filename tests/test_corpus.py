@@ -70,6 +70,19 @@ def test_json_lines_parquet_and_a_data_set_give_the_same_documents(tmp_path: Pat
         assert list(found) == WORDS
 
 
+@pytest.mark.parametrize("rows_together", [1000, 1_000_000])
+def test_a_parquet_file_is_never_in_memory_as_a_whole(tmp_path: Path, rows_together: int) -> None:
+    texts = [random.Random(number).randbytes(1000).hex() for number in range(10_000)]
+    path = tmp_path / "data.parquet"
+    pq.write_table(pa.table({"text": texts}), path, row_group_size=rows_together)
+    before, most = pa.total_allocated_bytes(), 0
+    for number, _ in enumerate(documents(corpus("parquet", "data.parquet"), tmp_path)):
+        if number % 100 == 0:
+            most = max(most, pa.total_allocated_bytes() - before)
+    assert number == 9_999
+    assert most < path.stat().st_size / 2
+
+
 def test_what_is_held_out_hangs_on_the_words_alone(tmp_path: Path) -> None:
     write_parquet(tmp_path / "data" / "1.parquet", WORDS)
     write_parquet(tmp_path / "data" / "2.parquet", WORDS[:50])  # copies
