@@ -117,7 +117,8 @@ def _start_number(processes: int, arguments: Sequence[str], recipe: Recipe) -> N
     own = str(max(1, (os.cpu_count() or 1) // processes))
     os.environ.setdefault("OMP_NUM_THREADS", own)
     options = ["--standalone", f"--nproc-per-node={processes}", "--module", "align"]
-    run.run(run.get_args_parser().parse_args([*options, *arguments]))
+    parsed = run.get_args_parser().parse_args([*options, *arguments])
+    run.run(parsed)  # type: ignore[no-untyped-call]
 
 
 def _start_configured(file: Path, arguments: Sequence[str]) -> None:

@@ -40,7 +40,10 @@ INTERRUPTED = ".handloom-restore.json"
 
 _LOCK = ".lock"
 _RECORDED = ("step", "round", "parents", "settings", "metrics", "files", "finished")
-_VERSIONED = "handloom argilla argilla-server torch transformers trl peft ctranslate2 vllm".split()
+_VERSIONED = (
+    "handloom argilla argilla-server torch transformers trl peft accelerate datasets "
+    "ctranslate2 vllm"
+).split()
 
 
 @dataclass(frozen=True)

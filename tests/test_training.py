@@ -193,6 +193,8 @@ def test_an_unknown_model_is_one_clear_line(
     [
         ("trainer:", "lora: {{target_modules: [nope_proj]}}\ntrainer:", "nope_proj"),
         ("num_train_epochs: 4", "lr_scheduler_type: upward", "upward"),
+        # Found out only when training begins.
+        ("num_train_epochs: 4", "lr_scheduler_kwargs: {{no_such: 1}}", "no_such"),
     ],
 )
 def test_settings_that_the_trainer_refuses_are_one_line(

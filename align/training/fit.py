@@ -116,6 +116,8 @@ def _train(trainer: Trainer, folder: Path, *, may_halve: bool) -> None:
         if start is not None and _has_ended(start):
             _restore(trainer, start)
             return
+        if start is not None:
+            _count_on(trainer, start)
         try:
             trainer.train(resume_from_checkpoint=str(start) if start else None)
         except torch.OutOfMemoryError:
@@ -152,6 +154,14 @@ def _has_ended(checkpoint: Path) -> bool:
     control: dict[str, Any] = state.stateful_callbacks.get("TrainerControl", {})
     stopped = bool(control.get("args", {}).get("should_training_stop"))
     return stopped or state.global_step >= state.max_steps
+
+
+def _count_on(trainer: Trainer, checkpoint: Path) -> None:
+    """Let TRL go on counting tokens where it was; it keeps the count nowhere but in the log."""
+    history = TrainerState.load_from_json(str(checkpoint / "trainer_state.json")).log_history
+    seen = [entry["num_tokens"] for entry in history if "num_tokens" in entry]
+    if seen and hasattr(trainer, "_total_train_tokens"):
+        trainer._total_train_tokens = int(seen[-1])
 
 
 def _restore(trainer: Trainer, checkpoint: Path) -> None:
