@@ -122,6 +122,8 @@ def build_arm(
 
     limit = sizes["votes"] if arm.equal == "votes" else sizes["prompts"] * arm.policy.votes
     items, responses = candidates.buy(arm.policy, limit)
+    # Who answers at random would betray it by calling half of all pairs "both bad".
+    responses = responses.filter(pc.equal(responses["question"], "preference"))
     recipe = project.root / "recipes" / f"build-{name.replace(' ', '-').replace(',', '')}.yaml"
     filters = [*COMMON, *arm.policy.filters]
     recipe.write_text(yaml.safe_dump({"filters": filters, "held_out": 0.0}))
@@ -143,8 +145,7 @@ def build_arm(
         wanted = pa.array([item["item_id"] for item in items])
         responses = responses.filter(pc.is_in(responses["item_id"], wanted))
         run = built(items, responses)
-    votes = responses.filter(pc.equal(responses["question"], "preference")).num_rows
-    return run, votes
+    return run, responses.num_rows
 
 
 def win_rate(project: Any, model: Any, sft: Any, held_out: int, seed: int) -> float:
