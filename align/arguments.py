@@ -75,8 +75,7 @@ def resolved(
     chosen: dict[str, tuple[Any, str]] = {}
     if isinstance(recipe, Tuning):
         own = {"max_length": (recipe.max_length, "recipe"), "seed": (recipe.seed, "recipe")}
-        # Without adapters the reference is computed once, before the model becomes another.
-        own["precompute_ref_log_probs"] = (not recipe.adapts, "Handloom")
+        own["precompute_ref_log_probs"] = (recipe.reference_first, "Handloom")
         chosen = {name: value for name, value in own.items() if name in known}
     layers = argument_layers(recipe, evaluates=evaluates, device=device, processes=processes)
     for layer, arguments in layers.items():

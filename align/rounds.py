@@ -124,8 +124,9 @@ def _next(own: Sequence[Run], before: Sequence[Run], missing: Sequence[str]) -> 
 
 def after_build(run: Run) -> str:
     """Training from the model trained here before, or from one that only the user can name."""
-    if "kto" in run.metrics:  # nothing was compared: there are targets, if there are any
-        return f"handloom train sft-lora --model MODEL --data {run.id}"
+    if "kto" in run.metrics:  # nothing was compared: there are texts, or thumbs
+        recipe = "sft-lora" if sum(run.metrics["sft"].values()) else "kto-support-desk"
+        return f"handloom train {recipe} --model MODEL --data {run.id}"
     if any(ancestor.step == "train" for ancestor in run.ancestors()):
         return f"handloom train dpo-support-desk --data {run.id}"
     return f"handloom train dpo-lora --model MODEL --data {run.id}"

@@ -40,8 +40,7 @@ def train_dpo(recipe: DpoRecipe, loaded: Loaded, rows: pa.Table, draft: Draft) -
     require_difference(rows)
     arguments: dict[str, Any] = {
         "precompute_ref_log_probs": recipe.trainer.get(
-            "precompute_ref_log_probs",
-            recipe.doubts or recipe.speed.keep_reference or not recipe.adapts,
+            "precompute_ref_log_probs", recipe.reference_first
         )
     }
     if recipe.trainer.get("label_smoothing") == FROM_DATA:

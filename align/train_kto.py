@@ -46,7 +46,7 @@ def train_kto(recipe: KtoRecipe, loaded: Loaded, rows: pa.Table, draft: Draft) -
     good, bad = labels(prepared.train["label"], draft)
     chosen = recipe.trainer
     arguments: dict[str, Any] = {
-        "precompute_ref_log_probs": chosen.get("precompute_ref_log_probs", not recipe.adapts)
+        "precompute_ref_log_probs": chosen.get("precompute_ref_log_probs", recipe.reference_first)
     }
     if chosen.get("desirable_weight") == FROM_DATA:
         # The lower end of what the paper recommends (its equation 8): both labels weigh the same.

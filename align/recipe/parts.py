@@ -198,6 +198,12 @@ class Tuning(Recipe):
         """Whether the model's own weights stay as they are, adapters being trained beside them."""
         return self.lora is not None or self.prefix is not None
 
+    @property
+    def reference_first(self) -> bool:
+        """Whether a reference is asked before the first step, after which the model is another;
+        with adapters, which can be switched off, there is no need."""
+        return not self.adapts
+
     @field_validator("prefix")
     @classmethod
     def _instead_of_lora(cls, prefix: Prefix | None, info: ValidationInfo) -> Prefix | None:

@@ -80,6 +80,11 @@ class DpoRecipe(Doubting):
     method: Literal["dpo"]
 
     @property
+    def reference_first(self) -> bool:
+        """To be kept for later runs as well, and because doubting losses read it."""
+        return self.doubts or self.speed.keep_reference or not self.adapts
+
+    @property
     def losses(self) -> list[str]:
         """The losses it is made of."""
         losses = self.trainer.get("loss_type", ["sigmoid"])
