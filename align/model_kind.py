@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from annotate.errors import TrainingError
 
@@ -22,12 +22,18 @@ def model_kind(source: str, *, trust_remote_code: bool = False) -> Kind | None:
     None where the configuration cannot be read: loading the model says why.
     """
     from transformers import AutoConfig
-    from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
     try:
         config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, KeyError):
         return None
+    return kind_of(config)
+
+
+def kind_of(config: Any) -> Kind:
+    """The kind of a model with this configuration."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
+
     if config.is_encoder_decoder:
         return "encoder-decoder"
     # transformers would load an encoder as a decoder too, of which it knows nothing.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from preference_runs import NO, YES, built
 from tiny_kinds import write_tiny_bert, write_tiny_t5
 from tiny_model import write_tiny_model
 
+from align.backends.tokens import reader_of
 from align.chat_template import check_template
 from align.model import BASE, PLAIN_TEMPLATE, ModelRef, Task, load_model, resolve_model
 from align.model_kind import model_kind, require_kind
@@ -51,8 +53,20 @@ def test_what_a_kind_cannot_do_is_said(kind: str, task: Task, said: str) -> None
 
 def test_nothing_but_a_decoder_completes_prompts(tmp_path: Path) -> None:
     for write in (write_tiny_t5, write_tiny_bert):
-        with pytest.raises(TrainingError, match="this needs a decoder"):
-            load_model(ModelRef("m", str(write(tmp_path / write.__name__))))
+        ref = ModelRef("m", str(write(tmp_path / write.__name__)))
+        for wanted in (load_model, reader_of):
+            with pytest.raises(TrainingError, match="this needs a decoder"):
+                wanted(ref)
+
+
+def test_a_tokenizer_without_an_end_is_one_clear_line(tmp_path: Path) -> None:
+    settings = write_tiny_model(tmp_path / "tiny") / "tokenizer_config.json"
+    content = json.loads(settings.read_text())
+    del content["eos_token"]
+    settings.write_text(json.dumps(content))
+    with pytest.raises(TrainingError, match="its tokenizer has no end token") as caught:
+        load_model(ModelRef("tiny", str(settings.parent)))
+    assert "eos_token" in caught.value.remedy
 
 
 def test_a_template_and_an_end_where_there_is_none(tmp_path: Path) -> None:

@@ -97,7 +97,7 @@ def learnt(project: Project, model: Path, more: str) -> list[str]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(SFTTrainer, "train", look)
-        train(project, recipe(project, model, more))
+        train(project, recipe(project, model, f"{more}, max_steps: 1"))
     tokenizer = AutoTokenizer.from_pretrained(model)
     said = tokenizer.decode([token for token in seen[0]["labels"] if token != -100])
     return [part for part in said.split("<|end|>") if part]
@@ -161,6 +161,33 @@ def test_a_template_that_never_ends_is_one_clear_line(
     with pytest.raises(TrainingError, match="did not end within"):
         train(project, recipe(project, model))
     assert project.unfinished() == []
+
+
+@pytest.mark.slow
+def test_an_output_layer_of_its_own_learns_new_tokens_beside_adapters(
+    project: Project, tiny: Path, tmp_path: Path
+) -> None:
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    built(project)
+    model = write_tiny_model(tmp_path / "untied")
+    config = AutoConfig.from_pretrained(tiny)
+    config.tie_word_embeddings = False
+    start = AutoModelForCausalLM.from_config(config)
+    start.save_pretrained(model)
+    extra = "lora: {r: 4, alpha: 8}\nnew_special_tokens: ['<|tool|>']\n"
+    run = train(project, recipe(project, model, extra=extra))
+    made = load_model(resolve_model(project, run.id)).model
+    for before, after in (
+        (start.get_input_embeddings(), made.get_input_embeddings()),
+        (start.get_output_embeddings(), made.get_output_embeddings()),
+    ):
+        rows = before.weight.shape[0]
+        assert after.weight.shape[0] == rows + 1
+        moved = (after.weight[:rows] - before.weight).abs().sum(dim=1)
+        # Every answer has a y, and it ends.
+        assert moved[1] > 0.01
+    assert made.get_output_embeddings().weight is not made.get_input_embeddings().weight
 
 
 def test_an_encoder_decoder_learns_to_answer(project: Project, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import jinja2
 from align.backends import Job, Unfit, Wanted
 from align.chat_template import require_ending
 from align.conversations import control_pattern, spelled_out
+from align.model_kind import kind_of, require_kind
 from annotate.errors import TrainingError
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ def reader_of(ref: ModelRef) -> Reader:
     except (OSError, ValueError, KeyError) as error:
         first = str(error).strip().split("\n")[0].rstrip(".")
         raise TrainingError(f"the model cannot be read: {first}", where=ref.name) from None
+    require_kind(ref.name, kind_of(config), "causal-lm")
     try:
         own = GenerationConfig.from_pretrained(ref.source).eos_token_id
     except OSError:  # a model need not have the file
