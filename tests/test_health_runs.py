@@ -14,9 +14,11 @@ from tiny_model import write_tiny_model
 
 from align.generate import generate
 from align.health import TEXT_RULES, Health, health
+from align.model import BASE
 from align.prompts import read_prompts
 from align.sampling import Sampling
 from align.train import train
+from annotate import support_desk
 from annotate.errors import TrainingError
 from annotate.records import table_from_rows, text_message
 from annotate.runs import Project, Run, RunPlan
@@ -225,8 +227,13 @@ def test_near_identical_pairs_push_a_fluent_model_off_both(project: Project) -> 
     assert "chosen falls with rejected" in found(said)
 
 
-def rloo(project: Project, tiny: Path, *rewards: Any, **settings: Any) -> Health:
-    """A run of TRL's RLOO over three prompts; the last of several rewards has weight 0."""
+THREE = ["a kettle", "my lamp", "the radio"]
+
+
+def rloo(
+    project: Project, model: Path, *rewards: Any, prompts: list[Any] = THREE, **settings: Any
+) -> Health:
+    """A run of TRL's RLOO; the second of two rewards has weight 0."""
     from datasets import Dataset
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from trl import RLOOConfig, RLOOTrainer
@@ -245,11 +252,11 @@ def rloo(project: Project, tiny: Path, *rewards: Any, **settings: Any) -> Health
         "reward_weights": [1.0] + [0.0] * (len(rewards) - 1),
     }
     trainer = RLOOTrainer(
-        model=AutoModelForCausalLM.from_pretrained(tiny),
+        model=AutoModelForCausalLM.from_pretrained(model),
         reward_funcs=list(rewards),
         args=RLOOConfig(**device_arguments(), **fixed, **settings),
-        train_dataset=Dataset.from_dict({"prompt": ["a kettle", "my lamp", "the radio"] * 8}),
-        processing_class=AutoTokenizer.from_pretrained(tiny),
+        train_dataset=Dataset.from_dict({"prompt": list(prompts)}),
+        processing_class=AutoTokenizer.from_pretrained(model),
     )
     trainer.train()
     with project.draft(RunPlan("train", 1, settings={"settings": str(settings)})) as draft:
@@ -294,6 +301,26 @@ def test_equal_rewards_leave_no_gradient(project: Project, tiny: Path) -> None:
     assert "vanishing gradients" in found(said)
     (verdict,) = [one for one in said.verdicts if one.rule == "vanishing gradients"]
     assert "100% of the groups have one reward only" in verdict.said
+
+
+@pytest.mark.slow
+def test_healthy_reinforcement_stays_unflagged(project: Project) -> None:
+    """The shipped model learns to thank, and greets no less for it."""
+
+    def thanks(completions: list[Any], **_: Any) -> list[float]:
+        return [float("thank" in told[0]["content"]) for told in completions]
+
+    def held_out(completions: list[Any], **_: Any) -> list[float]:
+        return [
+            float(told[0]["content"].startswith(("H", "Good", "Thank"))) for told in completions
+        ]
+
+    asked = support_desk.prompts(48, seed=0, split="train")
+    settings = {"max_steps": 24, "learning_rate": 1e-3, "beta": 0.05}
+    said = rloo(project, BASE, thanks, held_out, prompts=asked, **settings)
+    assert found(said) == set()
+    rewards = said.log.curves["reward"].values
+    assert rewards[-5:].mean() > rewards[:5].mean() + 0.2
 
 
 def wrote(

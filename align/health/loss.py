@@ -95,7 +95,7 @@ class Divergence(Rule):
     threshold: ClassVar[str] = (
         "the end does not stay over the lowest level by {deviations:g} standard deviations of the "
         "noise until then and {share:g} of what had been gained (at least of a tenth of the first "
-        "level; RL: of the reward's standard deviation)"
+        "level; RL: of a quarter of the reward's standard deviation)"
     )
     reason: ClassVar[str] = (
         "the lowest of many noisy levels lies two deviations too low by chance alone; a fifth lost "
@@ -181,7 +181,7 @@ class Underfitting(Rule):
     looks_at: ClassVar[str] = "training loss (RL: reward)"
     threshold: ClassVar[str] = (
         "the loss changes over the whole training, or may fall by a tenth of its first level (95 % "
-        "interval of the Theil–Sen line; RL: by the reward's standard deviation)"
+        "interval of the Theil–Sen line; RL: by a quarter of the reward's standard deviation)"
     )
     reason: ClassVar[str] = (
         "fine-tuning may gain as little as one part in fifty, so only a curve that can be told "
@@ -273,10 +273,10 @@ class Overfitting(Rule):
 
 
 def _scale(log: TrainingLog) -> float:
-    """What a change of the objective is measured by: a tenth of the first loss, or the deviation
-    of the rewards of one batch."""
+    """What a change of the objective is measured by: a tenth of the first loss, or a quarter of
+    the standard deviation of one batch's rewards."""
     if log.reinforced and len(deviation := log.curve("reward_std")):
-        return float(np.median(deviation.values))
+        return 0.25 * float(np.median(deviation.values))
     return 0.1 * abs(at_start(log.objective.values))
 
 

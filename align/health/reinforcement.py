@@ -22,7 +22,7 @@ class KlRunaway(Rule):
     looks_at: ClassVar[str] = "kl (RLOO, GRPO: a token; KTO: a completion), objective/kl"
     threshold: ClassVar[str] = (
         "the end is below {a_token:g} nats a token, or {a_completion:g} a completion where only "
-        "that is logged, or no longer rises in the last half"
+        "that is logged, or up to four times that if it no longer rises in the last half"
     )
     reason: ClassVar[str] = (
         "with tens of nats a completion the true reward falls while the learnt one rises (Gao et "
@@ -48,7 +48,8 @@ class KlRunaway(Rule):
         rising = len(half) < 6 or trend(half.steps, half.values).rises
         if end <= most or not (rising or end > 4 * most):
             return self.fine(f"{figure(end)} nats a {unit} at the end", len(curve), curve)
-        said = f"{figure(end)} nats a {unit} at the end, over {most:g}, and rising"
+        said = f"{figure(end)} nats a {unit} at the end, over {most:g}"
+        said += " and rising" if rising else ""
         over = np.flatnonzero(running_median(curve.values) > most)
         since = int(curve.steps[over[0]]) if len(over) else None
         return self.flag(said, len(curve), curve, since=since)
