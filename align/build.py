@@ -59,8 +59,11 @@ def build(
         if run.step != "judge":
             raise ProjectError("this is not a judge run", where=run.id, remedy="`handloom judge`")
         if not run.has("judgements"):
-            remedy = f"`handloom build {run.parents[0].id}` makes sets of texts and thumbs"
-            raise ProjectError("nothing was compared in it", where=run.id, remedy=remedy)
+            raise ProjectError(
+                "nothing was compared in it, so there is no preference to learn",
+                where=run.id,
+                remedy="Name a judge run of comparisons, or a pull run of texts or thumbs",
+            )
     newest = max(run.round for run in judge_runs)
     settings = rules.model_dump(mode="json")
     plan = RunPlan("build", newest, tuple(judge_runs), settings, inputs=rules.inputs)
@@ -117,12 +120,16 @@ def make_sets(sources: Sources, rules: BuildRecipe) -> Sets:
     for table in (preference, sft):
         trained = table.filter(pc.equal(table["split"], "train"))
         require_disjoint(trained["prompt"], sources.taken, sources.origin)
+    decided = kept["pair_id"].filter(pc.starts_with(kept["method"], "adjudicated"))
+    voted = preference.filter(pc.invert(_in(preference["pair_id"], decided)))
     counts = {
         "pairs": judgements.num_rows,
         "kept": kept.num_rows,
+        "adjudicated": len(decided),
         "dropped": _counted(decisions, "rule"),
         "quarantined": quarantine.num_rows,
-        "noise_rate": mean_noise_rate(preference).to_dict(),
+        # What reviewers decided has a posterior of 1 or 0 by decree, which says nothing of noise.
+        "noise_rate": mean_noise_rate(voted).to_dict(),
         "preference": _counted(preference, "split"),
         "sft": _counted(sft, "source"),
         "sft_split": _counted(sft, "split"),
@@ -230,4 +237,6 @@ def lines(run: Run) -> list[str]:
         table.append(
             f"  estimated noise rate of the kept: {interval_text(noise)}, n={noise['n']:,}"
         )
+    if decided := metrics.get("adjudicated"):
+        table.append(f"  kept because reviewers decided: {decided:,}, not in the noise rate")
     return table

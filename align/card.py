@@ -136,12 +136,19 @@ def _kept(facts: CardFacts) -> str:
 
 def _noise(counts: Mapping[str, Any]) -> str:
     found = counts["noise_rate"]
+    decided = ""
+    if counts.get("adjudicated"):
+        decided = (
+            f" {counts['adjudicated']:,} of the kept pairs were decided by reviewers and are not "
+            "part of it: their posterior is 1 by decree.\n"
+        )
     if found["value"] is None:
-        return f"Not estimated: {found['reason']}.\n"
+        return f"Not estimated: {found['reason']}.\n{decided}"
     return (
         "By the judgement's own estimate the share of pairs whose worse response is chosen is "
         f"{interval_text(found)} (95 % interval over {found['over']}; n={found['n']:,} pairs). "
         "Held against no truth: it is as good as the posteriors are calibrated.\n"
+        f"{decided}"
     )
 
 

@@ -63,7 +63,9 @@ def build_sets(run_ids: tuple[str, ...], recipe: str | None, again: bool) -> Non
     from align.build import build, lines
     from align.rounds import after_build
 
-    chosen = [project.resolve(run_id) for run_id in run_ids] or [project.latest("judge")]
+    chosen = [project.resolve(run_id) for run_id in run_ids] or [
+        project.latest("judge", holding="judgements")
+    ]
     run = build(project, chosen, recipe=recipe, again=again)
     for line in lines(run):
         click.echo(line)

@@ -58,7 +58,9 @@ def plan_votes(
     project = here()
     from align.tune.plan import plan
 
-    chosen = [project.resolve(run_id) for run_id in run_ids] or [project.latest("judge")]
+    chosen = [project.resolve(run_id) for run_id in run_ids] or [
+        project.latest("judge", holding="judgements")
+    ]
     found = plan(project, chosen, budgets, model=model, seed=seed, draws=draws)
     text = json.dumps(found.to_dict(), indent=1) if as_json else "\n".join(found.lines())
     click.echo(text)
@@ -110,7 +112,9 @@ def tune_filters(
     from align.tune.grid import read_grid
     from align.tune.tune import tune
 
-    chosen = [project.resolve(run_id) for run_id in run_ids] or [project.latest("judge")]
+    chosen = [project.resolve(run_id) for run_id in run_ids] or [
+        project.latest("judge", holding="judgements")
+    ]
     run = tune(
         project,
         chosen,

@@ -89,8 +89,8 @@ def _state(
         unfinished=unfinished,
         next_command=_next(own, before, missing) if last else "",
         win_rates=_win_rates(newest.get("evaluate")),
-        agreement=_agreement(newest.get("judge")),
-        pairs=_pairs(newest.get("build")),
+        agreement=_agreement(by_step.get("judge", [])),
+        pairs=_pairs(by_step.get("build", [])),
     )
 
 
@@ -105,7 +105,7 @@ def _next(own: Sequence[Run], before: Sequence[Run], missing: Sequence[str]) -> 
     if "outputs" in missing:
         trained = [run.id for run in before if run.step == "train"]
         return f"handloom generate {trained[-1] if trained else 'base'}"
-    if waiting:
+    if waiting and ("push" in missing or not missing):
         return f"handloom push {waiting[-1]}"
     newest = {run.step: run.id for run in own}
     built = next((run for run in reversed(own) if run.step == "build"), None)
@@ -156,15 +156,22 @@ def _win_rates(evaluate_run: Run | None) -> list[dict[str, Any]]:
     return [{name: one[name] for name in kept} for one in comparisons]
 
 
-def _agreement(judge_run: Run | None) -> dict[str, Any]:
-    measured = judge_run.metrics.get("agreement", {}) if judge_run else {}
-    return {question: figures.get("alpha") for question, figures in measured.items()}
+def _agreement(judge_runs: Sequence[Run]) -> dict[str, Any]:
+    """By question, of the newest run that judged it."""
+    return {
+        question: figures.get("alpha")
+        for run in judge_runs
+        for question, figures in run.metrics.get("agreement", {}).items()
+    }
 
 
-def _pairs(build_run: Run | None) -> dict[str, Any]:
-    if build_run is None:
+def _pairs(build_runs: Sequence[Run]) -> dict[str, Any]:
+    """Of the newest build of comparisons."""
+    compared = [run for run in build_runs if "kto" not in run.metrics]
+    if not compared:
         return {}
-    return {name: build_run.metrics[name] for name in ("pairs", "kept", "dropped", "quarantined")}
+    counted = ("pairs", "kept", "dropped", "quarantined")
+    return {name: compared[-1].metrics[name] for name in counted}
 
 
 def lines(states: Sequence[RoundState]) -> list[str]:

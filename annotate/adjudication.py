@@ -46,7 +46,7 @@ def adjudicate(
         InputError: nothing is split.
         ProjectError: not a judge run.
     """
-    judge_run.require("judge")
+    judge_run.require("judge", "judgements")
     if below is not None and not 0.5 <= below <= 1:
         raise InputError(f"--below is a posterior from 0.5 to 1, not {below:g}")
     plan = RunPlan(ADJUDICATE, judge_run.round, (judge_run,), {"below": below})

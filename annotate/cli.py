@@ -54,9 +54,11 @@ def here() -> Project:
     return Project.find()
 
 
-def chosen_run(project: Project, run_id: str | None, *steps: str) -> Run:
-    """The run named on the command line, else the newest of one of these steps."""
-    return project.resolve(run_id) if run_id else project.latest(*steps)
+def chosen_run(
+    project: Project, run_id: str | None, *steps: str, holding: str | None = None
+) -> Run:
+    """The run named on the command line, else the newest of one of these steps (with a table)."""
+    return project.resolve(run_id) if run_id else project.latest(*steps, holding=holding)
 
 
 def report(run: Run, line: str, next_command: str) -> None:
@@ -147,10 +149,13 @@ def report_judge(run: Run, *, as_json: bool) -> None:
     if labelled := found.get("labelled"):
         questions = ", ".join(found["questions"])
         line = f"{labelled:,} prompts or outputs judged on {questions} by {people}"
-        report(run, line, f"handloom agreement {run.id}")
+        pulls = " ".join(parent.id for parent in run.parents)
+        report(run, line, f"handloom agreement {pulls}")
         return
-    line = f"{found['pairs']:,} pairs judged from {found['votes']:,} votes by "
-    report(run, line + people, f"handloom build {run.id}")
+    line = f"{found['pairs']:,} pairs judged from {found['votes']:,} votes by {people}"
+    if decided := found.get("adjudicated"):
+        line += f"; {decided:,} of them decided by reviewers"
+    report(run, line, f"handloom build {run.id}")
     from annotate.judgements import calibration_lines
 
     for shown in calibration_lines(run):

@@ -69,7 +69,9 @@ def choose_next(
 
     project = here()
     step = {"failures": "failures", "disagreement": "evaluate"}.get(by, "judge")
-    runs = [project.resolve(run_id) for run_id in run_ids] or [chosen_run(project, None, step)]
+    runs = [project.resolve(run_id) for run_id in run_ids] or [
+        chosen_run(project, None, step, holding="judgements" if step == "judge" else None)
+    ]
     if whom == "reliable" and (step != "judge" or not to):
         raise click.UsageError("--whom reliable goes with --to, and --by entropy or uniform")
     run = next_items(project, runs, n, by, first=first, most=most, seed=seed, again=again)
@@ -132,7 +134,7 @@ def adjudicate_split(
     from annotate.push import push
 
     project = here()
-    judged = chosen_run(project, run_id, "judge")
+    judged = chosen_run(project, run_id, "judge", holding="judgements")
     run = adjudicate(project, judged, below=below, again=again)
     pushed = push(
         project,

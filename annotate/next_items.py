@@ -178,7 +178,7 @@ def _failed(runs: Sequence[Run]) -> pd.DataFrame:
 
 def _of_step(runs: Sequence[Run], step: str, at_least: int) -> Sequence[Run]:
     for run in runs:
-        run.require(step)
+        run.require(step, "judgements" if step == "judge" else None)
     if len(runs) < at_least or (at_least == 1 and len(runs) > 1):
         raise InputError(
             f"this takes {at_least} {step} run{'s or more' if at_least > 1 else ''}, "

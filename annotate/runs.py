@@ -138,17 +138,23 @@ class Run:
         """The runs it was made from."""
         return [self.project.resolve(parent["id"]) for parent in self.manifest["parents"]]
 
-    def require(self, step: str) -> None:
-        """Refuse a run of another step.
+    def require(self, step: str, table: str | None = None) -> None:
+        """Refuse a run of another step, or one that has no such table.
 
         Raises:
-            ProjectError: it is not of `step`.
+            ProjectError: it is not of `step`, or lacks the table.
         """
         if self.step != step:
             raise ProjectError(
                 f"this is a run of {self.step}, not of {step}",
                 where=self.id,
                 remedy="`handloom runs` lists them",
+            )
+        if table is not None and not self.has(table):
+            raise ProjectError(
+                f"this {step} run has no {table}",
+                where=self.id,
+                remedy=f"Name another {step} run: `handloom runs` lists them",
             )
 
     def has(self, table: str) -> bool:
@@ -283,16 +289,21 @@ class Project:
         what = f"{len(runs)} runs begin so" if runs else "no such run"
         raise ProjectError(what, where=run_id, remedy="`handloom runs` lists them")
 
-    def latest(self, *steps: str, round: int | None = None) -> Run:
+    def latest(self, *steps: str, round: int | None = None, holding: str | None = None) -> Run:
         """The newest finished run of one of these steps, in a round if one is named.
+
+        Args:
+            holding: a table that it must have.
 
         Raises:
             ProjectError: there is none.
         """
         for run in reversed(self.all_runs()):
-            if run.step in steps and round in (None, run.round):
+            fits = run.step in steps and round in (None, run.round)
+            if fits and (holding is None or run.has(holding)):
                 return run
         which = " or ".join(steps) + (f" run in round {round}" if round is not None else " run")
+        which += f" with {holding}" if holding else ""
         raise ProjectError(f"there is no {which} yet", remedy=f"`handloom {steps[0]} --help`")
 
     def finished(self, plan: RunPlan) -> Run | None:

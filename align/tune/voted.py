@@ -123,7 +123,7 @@ def voted(
 def _judged(judge_runs: Sequence[Run]) -> tuple[Sources, pa.Table]:
     """Everything behind the runs, and the judgements that may be looked at, sorted by pair."""
     for run in judge_runs:
-        run.require("judge")
+        run.require("judge", "judgements")
     sources = gather(judge_runs)
     usable, _ = screen(sources.judgements.sort_by("pair_id"), sources)
     usable = usable.filter(_open(usable, sources))
