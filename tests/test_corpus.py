@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.utils.data import DataLoader
 
 from align.corpus import (
     corpus_files,
@@ -146,6 +147,14 @@ def test_a_stream_reads_pass_after_pass_and_the_same_again(tmp_path: Path) -> No
     assert len(alone) == 300 < kept
     begun = [row["labels"].count(IGNORED) for row in first]
     assert sum(begun) > kept
+
+
+def test_workers_share_the_rows_out(tmp_path: Path) -> None:
+    write_parquet(tmp_path / "data" / "1.parquet", WORDS)
+    read = corpus("parquet", held_out=0.1, shuffle=50)
+    made = Stream(read, tmp_path, make_tokenizer(WORDS, 300), length=64, packing=True, seed=0)
+    shared = DataLoader(made, batch_size=None, num_workers=2)
+    assert list(islice(shared, 40)) == list(islice(made, 40))
 
 
 @pytest.mark.parametrize(
