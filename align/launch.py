@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from align.conduct import batch_arguments
-from align.processes import PeerGoneError, is_main
+from align.processes import PeerGoneError, is_main, peers_reported
 from align.recipe import Recipe
 from align.resources.launch import launch_file
 from annotate.errors import HandloomError, InputError, Interrupted, TrainingError
@@ -30,6 +30,8 @@ _LAUNCHED = "HANDLOOM_LAUNCHED"
 _ERROR_FILE = "TORCHELASTIC_ERROR_FILE"
 # Puts these behind all other reasons.
 _PEER_GONE = "peer gone: "
+# torch's own words for a process that left none: it ended with a traceback.
+_SAID_NOTHING = "To enable traceback see"
 
 
 def train_in_processes(
@@ -58,7 +60,8 @@ def train_in_processes(
             if (processes := wanted or checked.launch) is not None:
                 launch(str(processes), _arguments(recipe, options), checked)
                 return None
-        run = train(project, recipe, **options)
+        with peers_reported():
+            run = train(project, recipe, **options)
     except KeyboardInterrupt:
         raise Interrupted("interrupted", remedy=_GOES_ON) from None
     except HandloomError as error:
@@ -151,6 +154,8 @@ def _reason(failures: dict[int, Any]) -> HandloomError:
     )
     if first.exitcode == Interrupted.status:
         return Interrupted(first.message)
+    if first.message.startswith(_SAID_NOTHING):
+        return TrainingError(f"process {number} failed; what it said stands above")
     if first.exitcode >= 0:
         return TrainingError(first.message.removeprefix(_PEER_GONE))
     said = f"process {number} was ended by {signal.Signals(-first.exitcode).name}, and all with it"

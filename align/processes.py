@@ -21,6 +21,25 @@ class PeerGoneError(TrainingError):
     """Another of the processes that train together has ended: it has the reason, not this one."""
 
 
+# What torch says then.
+_PEER_GONE = ("Connection closed by peer", "Connection reset by peer", "gloo", "NCCL")
+
+
+@contextlib.contextmanager
+def peers_reported() -> Iterator[None]:
+    """Turn what torch raises when another process has gone into one of our errors.
+
+    Raises:
+        PeerGoneError: it has.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if world_size() > 1 and any(words in str(error) for words in _PEER_GONE):
+            raise PeerGoneError("another process has ended") from None
+        raise
+
+
 def rank() -> int:
     """This process' number, from 0."""
     return int(os.environ.get("RANK", "0"))

@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from align.adapters import adapter_config
 from align.conversations import control_tokens, conversation_tokens, spell_out
 from align.model import Loaded, Task, add_special_tokens
+from align.processes import rank, world_size
 from align.recipe import Tuning
-from align.training import settings_reported, trainer_arguments
+from align.training import CHECKPOINTS, settings_reported, trainer_arguments
 from annotate.errors import InputError
 from annotate.runs import Draft
 
@@ -70,8 +71,6 @@ def prepare(
         InputError: every row to train on is too long.
         TrainingError: the chat template refuses a conversation.
     """
-    from datasets import Dataset
-
     new_tokens = add_special_tokens(loaded.model, loaded.tokenizer, recipe.new_special_tokens)
     control = control_tokens(loaded)
     texts = ("prompt", *completions)
@@ -88,9 +87,31 @@ def prepare(
     }
     train, held_out = sides["train"], sides["eval"]
     draft.note(**{unit: train.num_rows, f"eval_{unit}": held_out.num_rows}, **counts)
-    return Prepared(
-        Dataset(train), Dataset(held_out) if held_out.num_rows else None, list(new_tokens)
-    )
+    sets = {name: _data_set(side, name, draft) for name, side in sides.items() if side.num_rows}
+    return Prepared(sets["train"], sets.get("eval"), list(new_tokens))
+
+
+def _data_set(rows: pa.Table, name: str, draft: Draft) -> Dataset:
+    """The rows as a data set; in a file where several processes read it.
+
+    TRL computes a reference's log-probabilities in all of them and keeps them beside that file, and
+    without one each process would look in a folder of its own.
+    """
+    from datasets import Dataset
+
+    if world_size() == 1:
+        return Dataset(rows)
+    folder = draft.path / CHECKPOINTS / "sets"
+    folder.mkdir(parents=True, exist_ok=True)
+    path, temporary = folder / f"{name}.arrow", folder / f"{name}.{rank()}.tmp"
+    if not path.exists():
+        with (
+            pa.OSFile(str(temporary), "wb") as file,
+            pa.ipc.new_stream(file, rows.schema) as writer,
+        ):
+            writer.write_table(rows)
+        temporary.replace(path)
+    return Dataset.from_file(str(path))
 
 
 def make_trainer(

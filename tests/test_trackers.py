@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 import subprocess
@@ -81,5 +82,5 @@ def test_trackio_keeps_the_figures_within_the_project(
     with sqlite3.connect(stored) as database:
         rows = database.execute("SELECT run_name, metrics FROM metrics ORDER BY step").fetchall()
     assert {name for name, _ in rows} == {run.id}
-    assert sum("train/loss" in metrics for _, metrics in rows) == 3
+    assert sum("train/loss" in json.loads(metrics) for _, metrics in rows) == 3
     assert not list(home.rglob("*.db"))

@@ -6,15 +6,12 @@ import contextlib
 import traceback
 from collections.abc import Iterator
 
-from align.processes import PeerGoneError, world_size
 from annotate.errors import ResourceError, TrainingError
 
 _REFUSALS = (TypeError, ValueError, NotImplementedError, KeyError, ImportError, AssertionError)
 # What the libraries say when there is no room left; none has an exception of its own for it.
 _NO_MEMORY = ("out of memory", "can't allocate memory")
 _NO_SPACE = ("No space left", "inline_container", "PytorchStreamWriter")
-# And when another of several processes has gone.
-_PEER_GONE = ("Connection closed by peer", "Connection reset by peer", "gloo", "NCCL")
 
 
 @contextlib.contextmanager
@@ -37,7 +34,7 @@ def settings_reported(where: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def resources_reported(where: str) -> Iterator[None]:
-    """Turn a library's failure for want of memory, disk or another process into one of ours."""
+    """Turn a library's failure for want of memory or disk into one of ours."""
     from safetensors import SafetensorError
 
     try:
@@ -57,8 +54,6 @@ def resources_reported(where: str) -> Iterator[None]:
                 where=where,
                 remedy="Free some space and run the same command again: it resumes",
             ) from None
-        if world_size() > 1 and any(words in said for words in _PEER_GONE):
-            raise PeerGoneError("another process has ended", where=where) from None
         raise
 
 

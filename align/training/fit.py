@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import shutil
+import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +78,8 @@ def fit(trainer: Trainer, recipe: Recipe, draft: Draft) -> None:
     where, folder = draft.plan.run_id, draft.path / CHECKPOINTS
     bar = _add_callbacks(trainer, recipe, draft)
     try:
-        with resources_reported(where), settings_reported(where):
+        # trackio talks on stdout, which is the command's own.
+        with redirect_stdout(sys.stderr), resources_reported(where), settings_reported(where):
             _train(trainer, folder, may_halve=_found_here(recipe))
     except KeyboardInterrupt:
         raise _interrupted(trainer, folder, where) from None
