@@ -39,8 +39,10 @@ def steps(size: SetShapes | None, arguments: Mapping[str, Any], devices: int) ->
     epochs = float(arguments["num_train_epochs"])
     rows, said = size.rows, f"{size.rows:,} rows"
     if (written := int(arguments.get("num_generations") or 1)) > 1:
-        rows *= written
-        said += f" of {written} completions"
+        # TRL leaves out the last prompts where they are too few for a step.
+        count = max(rows // (each // written), 1) * int(arguments.get("num_iterations") or 1)
+        said += f", {written} completions of each, {each} a step, epochs: {epochs:g}"
+        return Steps(ceil(epochs * count), each, said)
     if arguments.get("packing"):
         if size.tokens is None or not arguments.get("max_length"):
             return None
