@@ -18,6 +18,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from align.recipe.parts import Speed
 from align.speed.layout import IGNORED, Layout, lay_out
 from align.speed.packing import ATTENTION, packed_batches
+from align.speed.prediction import predict
 from align.train import train
 from annotate.records import table_from_rows, text_message
 from annotate.runs import Project, Run, RunPlan
@@ -135,6 +136,43 @@ def test_packed_figures_and_gradients_are_those_of_the_padded_batch(share: bool)
     assert torch.equal(packed.label_mask, plain.label_mask)
     for name, weight in model.named_parameters():
         torch.testing.assert_close(weight.grad, gradients[name], rtol=1e-4, atol=1e-5)
+
+
+def test_predictions_are_those_of_all_logits_at_once() -> None:
+    torch.manual_seed(0)
+    hidden = torch.randn(300, 8, requires_grad=True)  # three tiles of 128 rows and less
+    weight = torch.randn(50, 8, requires_grad=True)
+    targets, weights = torch.randint(0, 50, (300,)), torch.randn(300)
+    predicted = predict(hidden, weight, targets)
+    (predicted.log_probs * weights).sum().backward()
+    found = [hidden.grad, weight.grad]
+    hidden.grad = weight.grad = None
+    logits = hidden @ weight.T
+    logs = logits.log_softmax(-1)
+    chosen = logs.gather(1, targets[:, None])[:, 0]
+    (chosen * weights).sum().backward()
+    torch.testing.assert_close(predicted.log_probs, chosen, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(found, [hidden.grad, weight.grad], rtol=1e-5, atol=1e-5)
+    likely = logs.exp()
+    torch.testing.assert_close(predicted.entropy, -(likely * logs).sum(-1), rtol=1e-4, atol=1e-5)
+    squares = (likely**2).sum(-1).log()
+    torch.testing.assert_close(predicted.log_sum_sq_probs, squares, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(predicted.mean_logits, logits.mean(-1), rtol=1e-4, atol=1e-5)
+    assert torch.equal(predicted.is_top1, logits.argmax(-1) == targets)
+
+
+def test_logits_that_a_model_scales_are_left_to_trl() -> None:
+    from transformers import CohereConfig, CohereForCausalLM
+
+    shape = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
+    torch.manual_seed(0)
+    model = CohereForCausalLM(CohereConfig(**shape, num_attention_heads=2, logit_scale=0.25))
+    add_head(model)
+    plain = asked(model).log_probs
+    with packed_batches(model, Speed()) as packing:
+        packed = asked(model).log_probs
+    assert packing.left_out is None
+    torch.testing.assert_close(packed, plain, rtol=1e-5, atol=1e-6)
 
 
 def test_the_model_is_as_before_afterwards_and_completes_meanwhile() -> None:

@@ -5,7 +5,8 @@ hooks answer the same question at less cost; trainer, loss and figures are TRL's
 
 - before the model, a batch becomes one row of its distinct tokens (align.speed.layout);
 - after its last layer, only the hidden states go on from which something is predicted;
-- after the model, log-probabilities go back to where the padded batch had them.
+- after the model, log-probabilities go back to where the padded batch had them; on a CPU they are
+  computed in a cheaper way (align.speed.prediction).
 
 Only attention sees the rows again: each attends to its own tokens, causally, so that what is padded
 there costs nothing but its own queries. The result is that of the padded batch up to rounding. For
@@ -29,6 +30,7 @@ from transformers.masking_utils import sdpa_mask
 
 from align.recipe.parts import Speed
 from align.speed.layout import Layout, lay_out
+from align.speed.prediction import Predicted, predict
 
 ATTENTION = "handloom_packed"
 """The name of `packed_attention` among transformers' attention functions."""
@@ -37,6 +39,14 @@ _LAYOUT = "packed_layout"
 # Mean difference of a token's log-probability that rounding alone explains: in float32 on a CPU,
 # and elsewhere, where products may be computed in half precision whatever the weights are.
 _ROUNDING, _HALF_ROUNDING = 1e-5, 5e-2
+# What a configuration may name that is done to logits.
+_LOGITS_CHANGED = (
+    "final_logit_softcapping",
+    "logit_scale",
+    "logits_scaling",
+    "output_multiplier",
+    "lm_head_multiplier",
+)
 _PER_TOKEN = ("log_probs", "entropy", "log_sum_sq_probs", "mean_logits", "is_top1")
 
 
@@ -83,7 +93,7 @@ def _flat(states: Tensor) -> Tensor:
 def _rows(flat: Tensor, block: Tensor, size: int) -> Tensor:
     """A block's tokens, shape (rows, heads, longest, size)."""
     # Indexing would do the same, but its gradient is several times slower than an embedding's.
-    return embedding(block, flat).unflatten(2, (-1, size)).transpose(1, 2)
+    return embedding(block, flat).view(*block.shape, -1, size).transpose(1, 2)
 
 
 AttentionInterface.register(ATTENTION, packed_attention)
@@ -100,6 +110,8 @@ class Packing:
     left_out: str | None = None
     """Why the model computes its batches as they come."""
     _checked: bool = False
+    _predicted: Predicted | None = None
+    """Of the batch that is under way, where not TRL's output layer but ours is asked."""
 
     def pack(
         self, _model: Any, args: tuple[Any, ...], asked: dict[str, Any]
@@ -136,7 +148,8 @@ class Packing:
             # A mask of four dimensions is taken as made; `packed_attention` needs none.
             "attention_mask": layout.tokens.new_zeros((1, 1, 1, 1)),
             "labels": None,
-            "shift_labels": layout.targets[None],
+            # What ours predicts, TRL's is not asked again.
+            "shift_labels": layout.targets[None, : 0 if _plain_head(self.model) else None],
             _LAYOUT: layout,
         }
 
@@ -148,7 +161,7 @@ class Packing:
             with torch.no_grad():
                 # Without these hooks: a module's hooks run where it is called, not in `forward`.
                 plain = self.model.forward(**asked).log_probs
-                answer = unpack(self.model, (), laid_out, self.model.forward(**laid_out))
+                answer = self.unpack(self.model, (), laid_out, self.model.forward(**laid_out))
         finally:
             self.model.train(training)
         tokens = int(laid_out[_LAYOUT].learnt.sum())
@@ -158,27 +171,51 @@ class Packing:
             return None
         return f"packed, its log-probabilities differ by {apart:.1e} a token"
 
-
-def select(_backbone: Any, _args: tuple[Any, ...], given: dict[str, Any], output: Any) -> Any:
-    """Keep the hidden states from which something is predicted, shape (1, S, hidden)."""
-    layout: Layout | None = given.get(_LAYOUT)
-    if layout is not None:
-        output.last_hidden_state = embedding(layout.before, output.last_hidden_state[0])[None]
-    return output
-
-
-def unpack(_model: Any, _args: tuple[Any, ...], given: dict[str, Any], output: Any) -> Any:
-    """Put each token's figures back to where the padded batch has it, shape (R, width - 1)."""
-    layout: Layout | None = given.get(_LAYOUT)
-    if layout is None:
+    def select(
+        self, _backbone: Any, _args: tuple[Any, ...], given: dict[str, Any], output: Any
+    ) -> Any:
+        """Keep the hidden states from which something is predicted, shape (1, S, hidden)."""
+        layout: Layout | None = given.get(_LAYOUT)
+        if layout is None:
+            return output
+        hidden = embedding(layout.before, output.last_hidden_state[0])
+        if _plain_head(self.model):
+            weight = _head(self.model).weight
+            self._predicted = predict(hidden, weight, layout.targets)
+            hidden = hidden[:0]
+        output.last_hidden_state = hidden[None]
         return output
-    for name in _PER_TOKEN:
-        values: Tensor | None = getattr(output, name)
-        if values is not None:
-            padded = values.new_zeros(layout.learnt.shape).masked_scatter(layout.learnt, values)
-            setattr(output, name, padded)
-    output.label_mask = layout.learnt
-    return output
+
+    def unpack(
+        self, _model: Any, _args: tuple[Any, ...], given: dict[str, Any], output: Any
+    ) -> Any:
+        """Put each token's figures back to where the padded batch has it, shape (R, width - 1)."""
+        layout: Layout | None = given.get(_LAYOUT)
+        if layout is None:
+            return output
+        source, self._predicted = self._predicted or output, None
+        for name in _PER_TOKEN:
+            values: Tensor | None = getattr(source, name)
+            if getattr(output, name) is not None and values is not None:
+                padded = values.new_zeros(layout.learnt.shape)
+                setattr(output, name, padded.masked_scatter(layout.learnt, values))
+        output.label_mask = layout.learnt
+        return output
+
+
+def _head(model: Any) -> Any:
+    return model.get_output_embeddings()
+
+
+def _plain_head(model: PreTrainedModel) -> bool:
+    """Whether logits are a product of float32 weights on a CPU, and nothing else."""
+    head, config = _head(model), model.config.get_text_config()
+    return (
+        model.device.type == "cpu"
+        and head.weight.dtype == torch.float32
+        and getattr(head, "bias", None) is None
+        and all(getattr(config, name, None) is None for name in _LOGITS_CHANGED)
+    )
 
 
 @contextlib.contextmanager
@@ -201,8 +238,8 @@ def packed_batches(model: PreTrainedModel, speed: Speed) -> Iterator[Packing]:
         return
     hooks = (
         model.register_forward_pre_hook(packing.pack, with_kwargs=True),
-        model.base_model.register_forward_hook(select, with_kwargs=True),
-        model.register_forward_hook(unpack, with_kwargs=True),
+        model.base_model.register_forward_hook(packing.select, with_kwargs=True),
+        model.register_forward_hook(packing.unpack, with_kwargs=True),
     )
     model.set_attn_implementation(ATTENTION)
     try:
