@@ -14,7 +14,8 @@ the machine hardly change.
 
 `share_of_peak` is over the device's best matrix product, and counts what the result needs: every
 distinct token of a pair once, logits where something is predicted; a side that computes more has
-the lower share. Held-out loss is always measured by TRL. Data and models: training_data.py. The
+the lower share. Where a target is missed, `profile` has the operations that `on` spends its
+processor time on. Held-out loss is always measured by TRL. Data and models: training_data.py. The
 last line is one JSON object.
 """
 
@@ -35,9 +36,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from scipy.stats import t as student
-from training_data import pairs, token_lengths, write_model
+from training_data import operations, pairs, token_lengths, write_model
 
 from annotate.statistics import LEVEL, Estimate
 
@@ -136,25 +136,6 @@ def ratio(slow: Sequence[float], fast: Sequence[float]) -> Estimate:
     )
 
 
-def operations(lengths: NDArray[np.int64], method: str, config: dict[str, int]) -> float:
-    """What a forward pass needs: multiplications and additions of matrix products and attention.
-
-    Args:
-        lengths: tokens of prompt, chosen and rejected, shape (rows, 3).
-        config: of the model, a Llama.
-    """
-    hidden, layers = config["hidden_size"], config["num_hidden_layers"]
-    kept = config["num_key_value_heads"] / config["num_attention_heads"]
-    layer = hidden * (2 * hidden + 2 * kept * hidden + 3 * config["intermediate_size"])
-    prompt, *answers = lengths.T.astype(float)
-    completions = answers if method == "dpo" else answers[:1]
-    tokens = prompt.sum() + sum(one.sum() for one in completions)
-    # Each token looks at those before it: half of the square.
-    looked = (prompt**2 / 2).sum() + sum(((prompt + one / 2) * one).sum() for one in completions)
-    head = hidden * config["vocab_size"] * sum(one.sum() for one in completions)
-    return float(2 * (layers * layer * tokens + head) + 4 * layers * hidden * looked)
-
-
 def best_at_once(side: Side, sizes: Sizes, job: dict[str, Any]) -> int:
     """The number of rows computed at once that takes least; the first job also warms up."""
     job = {**job, "rows": job["rows"][: sizes.searched], "epochs": 1}
@@ -197,21 +178,36 @@ def compare(
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     # Forward and backward are three forward passes; DPO's reference is one for all epochs.
     passes = 3 * sizes.epochs + (method == "dpo")
-    needed = passes * operations(lengths, method, config)
     peak = sides["trl"].ask(kind="peak")["flops"]
+    result = figures(found, int(tokens), passes * operations(lengths, method, config) / peak)
     trained = {name: runs[-1]["model"] for name, runs in found.items()}
     held_out = {**job, "kind": "held-out", "rows": unseen}
+    result["held_out"] = {
+        name: sides["trl"].ask(**held_out, trained=at) for name, at in trained.items()
+    }
+    result["rows_at_once"] = micro
+    if result["ratio"]["on"]["value"] < TARGETS[method, "on"]:
+        traced = {**job, "kind": "profile", "out": str(scratch / "on"), "epochs": 1}
+        result["profile"] = sides["on"].ask(**traced, micro=micro["on"])
+    return result
+
+
+def figures(found: dict[str, list[dict[str, Any]]], tokens: int, needed: float) -> dict[str, Any]:
+    """What the runs of each side took.
+
+    Args:
+        tokens: of all epochs.
+        needed: seconds that the necessary operations take at the device's peak.
+    """
     wall = {name: [one["seconds"] for one in runs] for name, runs in found.items()}
     cpu = {name: [one["cpu_seconds"] for one in runs] for name, runs in found.items()}
     typical = {name: float(np.median(seconds)) for name, seconds in wall.items()}
     return {
         "ratio": {n: ratio(wall["trl"], s).to_dict() for n, s in wall.items() if n != "trl"},
         "cpu_ratio": {n: ratio(cpu["trl"], s).to_dict() for n, s in cpu.items() if n != "trl"},
-        "tokens_per_second": {n: int(tokens) / seconds for n, seconds in typical.items()},
-        "share_of_peak": {n: needed / seconds / peak for n, seconds in typical.items()},
+        "tokens_per_second": {n: tokens / seconds for n, seconds in typical.items()},
+        "share_of_peak": {n: needed / seconds for n, seconds in typical.items()},
         "peak_mb": {n: max(one["peak_mb"] for one in runs) for n, runs in found.items()},
-        "held_out": {n: sides["trl"].ask(**held_out, trained=at) for n, at in trained.items()},
-        "rows_at_once": micro,
     }
 
 
@@ -226,6 +222,8 @@ def lines(name: str, found: dict[str, Any]) -> list[str]:
             wall, cpu = (Estimate(**found[kind][side]) for kind in ("ratio", "cpu_ratio"))
             line += f", {wall} times trl, by processor time {cpu}"
         said.append(line)
+    if "profile" in found:
+        said.append(f"  the time of `on` goes to {found['profile']}")
     return said
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from annotate import support_desk
 
@@ -101,6 +102,25 @@ def token_lengths(rows: list[Pair], tokenizer: Any) -> np.ndarray[Any, np.dtype[
 def _tokens(tokenizer: Any, messages: list[dict[str, str]], **arguments: Any) -> int:
     text = tokenizer.apply_chat_template(messages, tokenize=False, **arguments)
     return len(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def operations(lengths: NDArray[np.int64], method: str, config: dict[str, int]) -> float:
+    """What a forward pass needs: multiplications and additions of matrix products and attention.
+
+    Args:
+        lengths: tokens of prompt, chosen and rejected, shape (rows, 3).
+        config: of the model, a Llama.
+    """
+    hidden, layers = config["hidden_size"], config["num_hidden_layers"]
+    kept = config["num_key_value_heads"] / config["num_attention_heads"]
+    layer = hidden * (2 * hidden + 2 * kept * hidden + 3 * config["intermediate_size"])
+    prompt, *answers = lengths.T.astype(float)
+    completions = answers if method == "dpo" else answers[:1]
+    tokens = prompt.sum() + sum(one.sum() for one in completions)
+    # Each token looks at those before it: half of the square.
+    looked = (prompt**2 / 2).sum() + sum(((prompt + one / 2) * one).sum() for one in completions)
+    head = hidden * config["vocab_size"] * sum(one.sum() for one in completions)
+    return float(2 * (layers * layer * tokens + head) + 4 * layers * hidden * looked)
 
 
 def write_model(name: str, folder: Path) -> Path:

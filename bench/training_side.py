@@ -185,10 +185,24 @@ def matrix_peak() -> float:
     return 2 * size**3 / best
 
 
+def profiled(side: str, job: Job) -> dict[str, float]:
+    """Where a training's processor time goes: the share of each operation above 2 %."""
+    from torch.profiler import ProfilerActivity, profile
+
+    with profile(activities=[ProfilerActivity.CPU]) as profiler:
+        run(side, {**job, "kind": "train"})
+    spent = {event.key: event.self_cpu_time_total for event in profiler.key_averages()}
+    whole = sum(spent.values())
+    most = sorted(spent, key=lambda key: -spent[key])
+    return {key: round(spent[key] / whole, 3) for key in most if spent[key] > whole / 50}
+
+
 def run(side: str, job: Job) -> dict[str, Any]:
     """Do one job: train, measure what was trained, or measure the device."""
     if job["kind"] == "peak":
         return {"flops": matrix_peak()}
+    if job["kind"] == "profile":
+        return profiled(side, job)
     if job["kind"] == "held-out":
         return held_out(job)
     out = Path(job["out"])

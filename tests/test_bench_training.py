@@ -38,9 +38,9 @@ def test_what_is_needed_is_counted_by_hand() -> None:
     # Prompt of 2, completions of 1 and 3 tokens: 6 tokens, 4 predictions; attention looks back
     # over 2 + (2 + .5) * 1 + (2 + 1.5) * 3 = 15 tokens, with 2 products for keys, 2 for values.
     lengths = np.array([[2, 1, 3]])
-    assert bench.operations(lengths, "dpo", config) == 2 * (34 * 6 + 10 * 4) + 4 * 2 * 15
+    assert training_data.operations(lengths, "dpo", config) == 2 * (34 * 6 + 10 * 4) + 4 * 2 * 15
     # SFT sees the chosen one alone: 3 tokens, 1 prediction, 2 + 2.5 looked at.
-    assert bench.operations(lengths, "sft", config) == 2 * (34 * 3 + 10) + 4 * 2 * 4.5
+    assert training_data.operations(lengths, "sft", config) == 2 * (34 * 3 + 10) + 4 * 2 * 4.5
 
 
 def test_a_ratio_has_the_interval_of_its_rounds() -> None:
