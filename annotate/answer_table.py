@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.json as pa_json
 
 from annotate.errors import ProjectError
+from annotate.records import content_id
 
 _TEXT, _TEXTS = pa.string(), pa.list_(pa.string())
 _SPAN = pa.struct({"start": pa.int64(), "end": pa.int64(), "label": _TEXT})
@@ -93,18 +94,40 @@ class Submitted:
         if "output" in schema.names:
             frame["unit"] = parts["output"].to_pandas()
         elif part in ("label", "labels", "rating"):
-            frame["unit"] = frame["prompt_id"]
+            frame["unit"] = self._shown(frame)
         latest = latest_of(frame)
         return frame.loc[latest], parts.take(latest)
 
-    def marked(self, question: str) -> pd.DataFrame:
-        """Everybody who answered an item under a version that asks this, and what they could mark.
+    def asked(self, question: str) -> pd.DataFrame:
+        """Everybody who answered an item under a version that asks this, and what it was about.
 
         Who marks nothing gives no answer; so whether a version asks is seen by anybody's answer.
         """
         asking = pc.unique(self.rows["guideline"].filter(pc.equal(self.rows["question"], question)))
         asked = self.rows.filter(pc.is_in(self.rows["guideline"], value_set=asking))
-        return keys_of(asked).drop_duplicates(["item_id", "annotator", "guideline"])
+        frame = keys_of(asked).drop_duplicates(["item_id", "annotator", "guideline"])
+        frame["unit"] = self._shown(frame)
+        return frame.reset_index(drop=True)
+
+    def _shown(self, frame: pd.DataFrame) -> pd.Series[str]:
+        """What an answer to each row's item as a whole is about.
+
+        The prompt where the item shows no output, the output where it shows one, else these outputs
+        together, in whatever order: of two that is the `pair_id` of their votes.
+        """
+        each = frame[["item_id", "prompt_id"]].drop_duplicates("item_id").set_index("item_id")
+        outputs = self.outputs.reindex(each.index)
+        shown = [
+            _together(prompt, of) for prompt, of in zip(each["prompt_id"], outputs, strict=True)
+        ]
+        found: pd.Series[str] = frame["item_id"].map(pd.Series(shown, each.index, dtype=object))
+        return found
+
+
+def _together(prompt: str, outputs: Sequence[str]) -> str:
+    if len(outputs) == 0:
+        return prompt
+    return outputs[0] if len(outputs) == 1 else content_id("j", *sorted(outputs))
 
 
 def keys_of(rows: pa.Table) -> pd.DataFrame:

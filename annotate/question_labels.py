@@ -3,11 +3,17 @@
     question of type        an answer is about    becomes
     preference, ranking     a pair                Labels "vote", "strength", "both_bad"
     ranking                 an item               Rankings
-    rating, label, thumbs   an output or prompt   Labels
-    flags, labels           an output or prompt   MultiLabels
-    mark                    an item               Labels, "yes" or "no"
+    rating, thumbs          an output             Labels
+    label                   an output, what is    Labels
+                            shown, or a prompt
+    flags, labels           the same              MultiLabels
+    mark                    what is shown, or     Labels, "yes" or "no"
+                            a prompt
     text                    an item               Texts
     spans                   an output             Spans
+
+What is not asked of each output is about what the item shows: its two outputs are the pair of the
+votes, its one output is that output, and where it shows none it is the prompt.
 
 Only what was submitted counts, and of a person who answered the same twice under one version of the
 guideline the latest. Every row says when and under which version it was given, and every item which
@@ -130,25 +136,24 @@ def _labels(given: Submitted, question: str, part: str) -> Labels:
 
 
 def _marks(given: Submitted, question: str, part: str) -> Labels:
-    asked = given.marked(question)
+    asked = given.asked(question)
     rows = given.of_question(question)
     if not pc.all(pc.equal(rows["value"], "true")).as_py():
         raise damaged(question, "it is not true")
     keys = ["item_id", "annotator", "guideline"]
     marked = pd.MultiIndex.from_frame(rows.select(keys).to_pandas())
-    yes = pd.MultiIndex.from_frame(asked[keys]).isin(marked)
-    return _coded(asked, pa.array(np.where(yes, "yes", "no")))
+    asked["yes"] = pd.MultiIndex.from_frame(asked[keys]).isin(marked)
+    asked = asked.loc[latest_of(asked)]
+    return _coded(asked, pa.array(np.where(asked["yes"], "yes", "no")))
 
 
 def _sets(given: Submitted, question: str, part: str) -> MultiLabels:
     frame, parts = given.answers(question, part)
     sets = parts[part].combine_chunks()
-    asked = given.marked(question)
+    asked = given.asked(question)
     if "output" in parts.column_names:
         asked["unit"] = given.outputs.reindex(asked["item_id"]).to_numpy()
         asked = asked.explode("unit")
-    else:
-        asked["unit"] = asked["prompt_id"]
     keys = ["unit", "annotator", "guideline"]
     said = pd.MultiIndex.from_frame(asked[keys]).isin(pd.MultiIndex.from_frame(frame[keys]))
     silent = asked[~said].drop_duplicates(keys)

@@ -129,7 +129,50 @@ def test_a_mark_that_was_not_made_is_a_no() -> None:
         response("i-4", "anna", "sure", True),
         response("i-4", "ben", "urgency", {"label": "urgent"}),
     )["sure"]
-    assert sorted(said(found)) == [("i-4", "anna", "yes"), ("i-4", "ben", "no")]
+    assert sorted(said(found)) == [("p-3", "anna", "yes"), ("p-3", "ben", "no")]
+
+
+def test_what_is_asked_once_an_item_is_about_what_the_item_shows() -> None:
+    """Three pairs of one prompt, two people: six answers to three pairs, in either order shown."""
+    shown = [
+        item("i-1", "o-1", "o-2"), item("i-2", "o-3", "o-1"), item("i-3", "o-2", "o-3"),
+        item("i-9", "o-2", "o-1"),
+    ]  # fmt: skip
+    given = [
+        row
+        for n, who in [("1", "anna"), ("2", "anna"), ("3", "anna"), ("9", "ben"), ("2", "ben")]
+        for row in (
+            response(f"i-{n}", who, "tone", {"label": "kind"}),
+            response(f"i-{n}", who, "clause", {"labels": ["truth"]}),
+            response(f"i-{n}", who, "sure", True),
+            response(f"i-{n}", who, "preference", {"a": "o-1", "b": "o-2", "strength": 1}),
+        )
+    ]
+    for row in given:
+        if row["question"] == "preference":
+            a, b = sorted(next(i for i in shown if i["item_id"] == row["item_id"])["output_ids"])
+            row["value"] = row["value"].replace("o-1", "x").replace("o-2", b).replace("x", a)
+    found = answers(*given, items=shown)
+    votes = {(unit, who) for unit, who, _ in said(found["vote"])}
+    assert len(votes) == 5
+    assert {(unit, who) for unit, who, _ in said(found["tone"])} == votes
+    assert {(unit, who) for unit, who, _ in said(found["sure"])} == votes
+    assert set(sets(found["clause"])) == votes
+
+
+def test_questions_about_the_prompt_have_one_unit_in_every_batch() -> None:
+    """The same prompt pushed twice: the later answer counts, of the mark as of the label."""
+    again = [item("i-4", prompt="p-3"), item("i-7", prompt="p-3")]
+    found = answers(
+        response("i-4", "anna", "urgency", {"label": "urgent"}),
+        response("i-4", "anna", "sure", True),
+        response("i-7", "anna", "urgency", {"label": "urgent"}, minute=9),
+        response("i-7", "ben", "urgency", {"label": "urgent"}),
+        response("i-7", "ben", "sure", True),
+        items=again,
+    )
+    assert said(found["urgency"]) == [("p-3", "anna", "urgent"), ("p-3", "ben", "urgent")]
+    assert sorted(said(found["sure"])) == [("p-3", "anna", "no"), ("p-3", "ben", "yes")]
 
 
 def test_rankings_keep_ranks_and_ties_and_are_votes_too() -> None:
