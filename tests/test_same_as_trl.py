@@ -115,6 +115,7 @@ def test_the_losses_are_those_of_trl(method: str, project: Project, tiny: Path) 
     check(method, project, tiny)
 
 
+@pytest.mark.slow
 def test_a_reward_model_with_margins_is_that_of_trl(project: Project, tiny: Path) -> None:
     check("reward", project, tiny, extra="margin: true\n", margin=True)
 

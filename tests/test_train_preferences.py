@@ -46,7 +46,7 @@ SIMPO = {"loss_type": "simpo", "cpo_alpha": 0.0, "beta": 2.0}
     ("method", "given", "margin"),
     [
         ("reward", {}, "margin"),
-        ("kto", {}, "rewards/margins"),
+        pytest.param("kto", {}, "rewards/margins", marks=pytest.mark.slow),
         ("orpo", {}, "rewards/margins"),
         ("cpo", {}, "rewards/margins"),
         pytest.param("cpo", SIMPO, "rewards/margins", marks=pytest.mark.slow),
@@ -125,6 +125,7 @@ def test_a_reward_model_is_evaluated_on_held_out_pairs(
         failures(project, newest_evaluation(project))
 
 
+@pytest.mark.slow
 def test_a_reward_model_of_which_nothing_is_held_out_has_no_accuracy(
     project: Project, tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -157,6 +158,7 @@ def test_kto_learns_from_thumbs(project: Project, tiny: Path) -> None:
     assert (run.metrics["desirable"], run.metrics["undesirable"]) == (12 - bad, bad)
     assert run.metrics["desirable_weight"] == pytest.approx(bad / (12 - bad))
     assert held_out(run, "loss")[-1] < held_out(run, "loss")[0]
+    assert held_out(run, "rewards/margins")[-1] > 0
     assert run.parents == [build]
 
 
