@@ -325,3 +325,15 @@ def test_references_are_computed_once_for_all_later_runs(
     assert len(kept(project)) == 6
     trained(project, DPO, tiny, OFF, **{"max_length: 96": "max_length: 80"})
     assert len(kept(project)) == 6
+
+
+def test_a_cache_that_cannot_be_written_is_one_clear_line(tmp_path: Path) -> None:
+    import pyarrow as pa
+
+    from align.speed.reference import COLUMNS, keep
+    from annotate.errors import ResourceError
+
+    (tmp_path / "cache").write_text("not a folder")
+    with pytest.raises(ResourceError, match="cannot be kept") as refused:
+        keep(tmp_path / "cache" / "a.parquet", pa.table({name: [0.0] for name in COLUMNS}))
+    assert "keep_reference: false" in str(refused.value)

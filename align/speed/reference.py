@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ import torch
 from accelerate.utils import broadcast_object_list
 from datasets import Dataset, concatenate_datasets
 
+from annotate.errors import ResourceError
 from annotate.runs import Project
 
 CACHE = Path("cache") / "reference"
@@ -74,11 +76,22 @@ def read_kept(path: Path, rows: int) -> pa.Table | None:
 
 
 def keep(path: Path, table: pa.Table) -> None:
-    """Write the columns, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    pq.write_table(table, temporary)
-    temporary.replace(path)
+    """Write the columns, whole or not at all.
+
+    Raises:
+        ResourceError: they cannot be written.
+    """
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(table, temporary)
+        temporary.replace(path)
+    except OSError as error:
+        raise ResourceError(
+            f"the reference's log-probabilities cannot be kept: {error}",
+            where=str(path.parent),
+            remedy="Free some space, or set speed: {keep_reference: false}",
+        ) from None
 
 
 def _key(trainer: Any, dataset: Dataset) -> str:
