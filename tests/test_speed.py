@@ -119,8 +119,13 @@ def asked(model: Any) -> Any:
 
 
 @pytest.mark.parametrize("share", [False, True])
-def test_packed_figures_and_gradients_are_those_of_the_padded_batch(share: bool) -> None:
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_packed_figures_and_gradients_are_those_of_the_padded_batch(
+    share: bool, checkpointing: bool
+) -> None:
     model = tiny_llama()
+    if checkpointing:
+        model.gradient_checkpointing_enable()
     weights = torch.randn(asked(model).log_probs.shape)
     plain = asked(model)
     (plain.log_probs * weights).sum().backward()
