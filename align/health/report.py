@@ -51,7 +51,8 @@ def plot(curve: Curve, since: int | None = None) -> list[str]:
     for row in reversed(range(HEIGHT)):
         label = high if row == HEIGHT - 1 else low if row == 0 else ""
         filled = np.clip(levels - 8 * row, 0, 8)
-        rows.append(f"{label:>{margin}} │{''.join(_BARS[eighths] for eighths in filled)}")
+        bars = "".join(_BARS[eighths] for eighths in filled).rstrip()
+        rows.append(f"{label:>{margin}} │{bars}")
     first, last = int(curve.steps[0]), int(curve.steps[-1])
     width = len(levels)
     if since is not None and last > first:
