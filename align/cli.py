@@ -110,8 +110,8 @@ def train_model(
     if dry_run:
         from align.resources.dry_run import dry_run as described
 
-        for line in described(project, recipe, data=data, model=model, seed=seed).lines():
-            click.echo(line)
+        said = described(project, recipe, data=data, model=model, seed=seed, launch=launch)
+        click.echo("\n".join(said.lines()))
         return
     from align.launch import train_in_processes
 

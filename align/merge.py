@@ -6,7 +6,9 @@ rounded: the base is loaded anew, and the adapters are added to it.
 
 from __future__ import annotations
 
-from align.adapters import ADAPTER_FOLDER, is_prefix, save_model
+from pathlib import Path
+
+from align.adapters import holds_adapters, is_prefix, save_model
 from align.model import MODEL, MODEL_FOLDER, load_model, resolve_model
 from annotate.errors import ProjectError, TrainingError
 from annotate.runs import Project, Run, RunPlan
@@ -21,10 +23,10 @@ def merge(project: Project, run: Run, *, again: bool = False) -> Run:
     """
     if run.step != "train":
         raise ProjectError("this is not a train run", where=run.id, remedy="`handloom runs`")
-    if (run.path / MODEL_FOLDER).is_dir():
-        return run
     ref = resolve_model(project, run.id)
-    if is_prefix(run.path / ADAPTER_FOLDER):
+    if not holds_adapters(Path(ref.source)):
+        return run
+    if is_prefix(Path(ref.source)):
         raise TrainingError(
             "a prefix changes no weight, so that there is nothing to merge",
             where=run.id,

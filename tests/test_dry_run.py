@@ -120,6 +120,39 @@ def test_the_number_of_steps_is_that_of_the_training(
     assert counted.steps.count == train(project, path).metrics["steps"]
 
 
+def test_several_processes_take_fewer_steps(project: Project, tiny: Path) -> None:
+    built(project, n=96)  # 72 of them to train on
+    path = written(project, MINE.format(method="dpo", model=tiny))
+    counts = [dry_run(project, path, launch=launch).steps for launch in (None, "3")]
+    # 8 pairs a step, 9 steps an epoch; 24 a step, 3.
+    assert [found.count for found in counts if found is not None] == [27, 9]
+
+
+# A few steps of each, on few dialogues; the recipes are otherwise as shipped.
+SMALLER = {"trainer:\n": "trainer:\n  max_steps: 2\n", "  n: 800": "  n: 60"}
+ON_A_CPU = [
+    path
+    for path in TRAINING
+    if path.stem.endswith("-support-desk") and not path.stem.startswith("pretrain")
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", ON_A_CPU, ids=lambda path: path.stem)
+def test_the_commands_of_a_header_train(project: Project, path: Path) -> None:
+    built(project)
+    (project.root / "recipes").mkdir()
+    for recipe in ON_A_CPU:
+        text = recipe.read_text()
+        for old, new in SMALLER.items():
+            text = text.replace(old, new)
+        (project.root / "recipes" / recipe.name).write_text(text)
+    for words in commands(path):
+        status, said = handloom(project, *words)
+        assert status == 0, said
+    assert project.latest("train").metrics["recipe"] == path.stem
+
+
 def test_steps_by_hand() -> None:
     given = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2, "max_steps": -1}
     given |= {"num_train_epochs": 1.5}

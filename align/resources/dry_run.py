@@ -104,8 +104,12 @@ def dry_run(
     data: str | None = None,
     model: str | None = None,
     seed: int | None = None,
+    launch: str | None = None,
 ) -> DryRun:
     """What `align.train.train` would do with the same arguments.
+
+    Args:
+        launch: instead of the recipe's: how many processes, or an accelerate configuration.
 
     Raises:
         InputError: the recipe is wrong.
@@ -113,6 +117,8 @@ def dry_run(
         ProjectError: the model or the build run that it names does not exist.
     """
     recipe, path = read_recipe(project, recipe_name, data=data, model=model, seed=seed)
+    if launch is not None:
+        recipe = recipe.model_copy(update={"launch": int(launch) if launch.isdigit() else launch})
     config = config_class(recipe.method)
     device = device_of(recipe.hardware) if isinstance(recipe, Tuning) else None
     count = devices_of(recipe) if isinstance(recipe, Tuning) else 1
