@@ -23,6 +23,7 @@ from annotate.paused import paused_people
 from annotate.people_file import read_people
 from annotate.runs import Project
 from annotate.server import Server
+from annotate.server_types import User
 
 _MAX_NAME = 60
 _ODD = re.compile(r"[^A-Za-z0-9_-]+")
@@ -91,16 +92,7 @@ def reserve(project: Project, server: Server, people: Sequence[str]) -> None:
     Raises:
         InputError: somebody has no account or is paused, or the workspace has others already.
     """
-    users = {user.name: user for user in list_users(server)}
-    if missing := [name for name in people if name not in users]:
-        raise InputError(
-            "no such account on this server",
-            where=missing[0],
-            remedy=f"`handloom users add {' '.join(missing)}`",
-        )
-    paused = paused_people(project)
-    if resting := [name for name in people if name in paused]:
-        raise InputError("is paused", where=resting[0], remedy="Resume them, or name others")
+    users = require_people(project, server, people)
     path = f"workspaces/{server.workspace_id}/users"
     there = {str(item["username"]) for item in server.request("GET", path)["items"]}
     roles = {name: users[name].role for name in there if name in users}
@@ -112,3 +104,22 @@ def reserve(project: Project, server: Server, people: Sequence[str]) -> None:
         )
     for name in sorted(set(people) - there):
         server.create(path, {"user_id": users[name].id})
+
+
+def require_people(project: Project, server: Server, people: Sequence[str]) -> dict[str, User]:
+    """The server's users by name.
+
+    Raises:
+        InputError: one of `people` has no account, or is paused.
+    """
+    users = {user.name: user for user in list_users(server)}
+    if missing := [name for name in people if name not in users]:
+        raise InputError(
+            "no such account on this server",
+            where=missing[0],
+            remedy=f"`handloom users add {' '.join(missing)}`",
+        )
+    paused = paused_people(project)
+    if resting := [name for name in people if name in paused]:
+        raise InputError("is paused", where=resting[0], remedy="Resume them, or name others")
+    return users

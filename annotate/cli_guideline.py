@@ -88,14 +88,14 @@ def clauses(run_ids: tuple[str, ...], seed: int, as_json: bool) -> None:
     """Where people disagree, by the clause of the guideline that they ticked as deciding.
 
     On the newest pull of each batch of the round, or on the pull RUNs. The clause with the most
-    opposite votes comes first, with items to look at: `handloom trace ITEM`.
+    opposite votes comes first, with items to look at: `handloom trace ITEM`. Only people who were
+    asked for a clause count, each with the vote given then.
     """
     from annotate.clauses import clause_figures, clause_lines
     from annotate.judge import answers_of
-    from annotate.votes import votes_of_responses
 
     responses, items = answers_of(chosen_pulls(here(), run_ids))
-    found = clause_figures(responses, votes_of_responses(responses, items), seed=seed)
+    found = clause_figures(responses, items, seed=seed)
     _print([each.to_dict() for each in found], clause_lines(found), as_json)
 
 
@@ -108,12 +108,14 @@ def clauses(run_ids: tuple[str, ...], seed: int, as_json: bool) -> None:
 def relabel(old: str, new: str, run_id: str | None, prompts: int, seed: int) -> None:
     """Have prompts that were answered under OLD answered again, half under NEW, half under OLD.
 
-    Of the newest pull, or of the pull RUN. Nobody sees which half is which.
+    Of the pull of the round with the most prompts that two people answered under OLD, or of the
+    pull RUN. Nobody sees which half is which.
     """
+    from annotate.relabelling import most_answered
     from annotate.relabelling import relabel as push_again
 
     project = here()
-    (before, *_) = chosen_pulls(project, (run_id,) if run_id else ())
+    before = most_answered(chosen_pulls(project, (run_id,) if run_id else ()), old)
     run = push_again(project, before, old, new, prompts=prompts, seed=seed)
     _, *pushes = run.parents
     line = f"{run.metrics['prompts']} prompts again, in {', '.join(run.metrics['batches'])}"

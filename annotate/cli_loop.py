@@ -200,6 +200,7 @@ def pull_responses(run_id: str | None, again: bool) -> None:
             "`handloom restore --from BACKUP` brings the history back",
             err=True,
         )
+    pulled = []
     for one in [] if run_id else pushes_of_round(newest):
         if one.id == newest.id:
             continue
@@ -208,16 +209,18 @@ def pull_responses(run_id: str | None, again: bool) -> None:
         except ServerError as error:  # an earlier batch that is gone holds up no newer one
             click.echo(f"{one.id}: {error}", err=True)
         else:
+            pulled.append(run)
             click.echo(f"{run.id}: {_pulled(run)}")
     run = pull(project, newest, again=again)
-    then = "handloom pull, when people have answered"
-    report(run, _pulled(run), _after_pull(run) if run.metrics["submitted"] else then)
+    report(run, _pulled(run), _after_pulls([*pulled, run]))
     _report_anchoring(run)
 
 
 def _pulled(run: Run) -> str:
-    noted = run.metrics
+    noted, pushed = run.metrics, run.ancestor("push")
+    shown = ", ".join(pushed.metrics.get("batches", [])) or pushed.id
     line = (
+        f"{shown} ({pushed.manifest['settings']['guideline']}): "
         f"{noted['submitted']} submitted responses of {noted['annotators']} annotators, "
         f"{noted['answered']} of {noted['items']} items answered"
     )
@@ -240,14 +243,26 @@ def _report_anchoring(run: Run) -> None:
             click.echo(f"  {found}")
 
 
+_JUDGE = "handloom judge"
 _NEXT = {
-    **dict.fromkeys(("compare", "rank", "rate", "label"), "handloom judge"),
+    **dict.fromkeys(("compare", "rank", "rate", "label"), _JUDGE),
     **dict.fromkeys(("correct", "demonstrate", "thumbs"), "handloom build {run}"),
 }
 
 
+def _after_pulls(runs: list[Run]) -> str:
+    """The next command for what was answered: judging first, since it reads all of them."""
+    answered = [run for run in runs if run.metrics["submitted"]]
+    if not answered:
+        return "handloom pull, when people have answered"
+    commands = [_after_pull(run) for run in answered]
+    return next((one for one in commands if one == _JUDGE), commands[-1])
+
+
 def _after_pull(run: Run) -> str:
     """The next command for what was asked; marks are measured only."""
+    if run.ancestor("push").manifest["settings"].get("purpose") == "relabel":
+        return "handloom guideline effect"
     kind = run.read("items", ["kind"])["kind"][0].as_py()
     return _NEXT.get(kind, "handloom agreement {run}").format(run=run.id)
 

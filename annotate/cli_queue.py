@@ -65,7 +65,7 @@ def choose_next(
 
     With --to each pair goes to one person who has not judged it, in a workspace of their own.
     """
-    from annotate.next_items import next_items, reliability_of, share_out
+    from annotate.next_items import given_out, next_items, reliability_of, share_out
 
     project = here()
     step = {"failures": "failures", "disagreement": "evaluate"}.get(by, "judge")
@@ -74,18 +74,28 @@ def choose_next(
     ]
     if whom == "reliable" and (step != "judge" or not to):
         raise click.UsageError("--whom reliable goes with --to, and --by entropy or uniform")
+    if to:
+        from annotate.assignment import require_people
+        from annotate.server import connect
+
+        with connect(project) as server:
+            require_people(project, server, to)
     run = next_items(project, runs, n, by, first=first, most=most, seed=seed, again=again)
     why = ", ".join(f"{count} by {reason}" for reason, count in run.metrics["why"].items())
     line = f"{run.metrics['chosen']} of {run.metrics['candidates']} pairs chosen ({why})"
     if not to:
         report(run, line, f"handloom push {run.id} --overlap 1")
         return
-    report(run, line, "handloom pull, when they have answered")
     worth = reliability_of(runs[0]) if whom == "reliable" else None
-    shared, left = share_out(run.read("chosen"), to, cap, worth)
+    shared, left = share_out(run.read("chosen"), to, cap, worth, given_out(project, besides=run))
     _push_to_each(run, shared, guideline, seed)
     if left:
-        click.echo(f"  {left} pairs left over: everybody named has judged them or has enough")
+        click.echo(
+            f"  {left} pairs left over: everybody named has judged them, has them before them or "
+            "has enough"
+        )
+    then = "handloom pull, when they have answered"
+    report(run, line, then if shared else f"handloom push {run.id} --to OTHERS --overlap 1")
 
 
 def _push_to_each(run: Run, shared: dict[str, list[str]], guideline: str, seed: int) -> None:
@@ -148,4 +158,7 @@ def adjudicate_split(
     )
     why = ", ".join(f"{count} {reason}" for reason, count in run.metrics["why"].items())
     line = f"{pushed.metrics['items']} pairs for reviewers ({why}) in "
-    report(pushed, line + ", ".join(pushed.metrics["batches"]), f"handloom pull {pushed.id}")
+    line += ", ".join(pushed.metrics["batches"])
+    if not to and workspace is None:
+        line += ", before everybody: --to NAME or --workspace NAME keeps them for reviewers"
+    report(pushed, line, f"handloom pull {pushed.id}")

@@ -213,6 +213,12 @@ def agreement_of_run(
         mix_guidelines=mix_guidelines, without=without, seed=seed,
     )  # fmt: skip
     source = ", ".join(run.id for run in pull_runs)
+    if not reports and not independent(pull_runs):
+        raise ProjectError(
+            "these are answers of reviewers, who saw the votes: they are in no figure of agreement",
+            where=source,
+            remedy="`handloom judge` lets them decide; name a pull of annotators here",
+        )
     if not reports:
         raise ProjectError(
             "no response was submitted yet",

@@ -70,6 +70,12 @@ def read_gold(path: Path, guideline: Guideline) -> Gold:
     Raises:
         InputError: the file cannot be read, or a line is not one gold item of this guideline.
     """
+    if not path.is_file():
+        raise InputError(
+            f"there are no gold items for {guideline.task}",
+            where=str(path),
+            remedy="Write some, as docs/queue.md shows, or leave --gold out",
+        )
     found = read_import(path)
     if found.quarantine.num_rows:
         first = found.quarantine.slice(0, 1).to_pylist()[0]

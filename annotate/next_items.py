@@ -9,7 +9,7 @@ scores of several reward models differ, `failures` by what the last round's mode
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -200,6 +200,7 @@ def share_out(
     people: Sequence[str],
     cap: int | None = None,
     reliability: Mapping[str, float] | None = None,
+    before_them: Mapping[str, Collection[str]] | None = None,
 ) -> tuple[dict[str, list[str]], int]:
     """Give each chosen pair to one person who has not judged it; pairs that nobody can take.
 
@@ -210,6 +211,7 @@ def share_out(
         chosen: table `chosen`.
         cap: pairs for one person at most. None: no limit; with `reliability` twice an even share.
         reliability: of each person, as `reliability_of` gives it.
+        before_them: pair → people whom it waits for already, as `given_out` says.
 
     Returns:
         Person → pair ids, of those who get any; and how many pairs are left over.
@@ -218,7 +220,13 @@ def share_out(
     if cap is None and reliability is not None:
         cap = math.ceil(BUSIEST * chosen.num_rows / max(len(names), 1))
     room = np.full(len(names), chosen.num_rows if cap is None else cap, dtype=np.int64)
-    behind = [set(known) for known in chosen["annotators"].to_pylist()]
+    waits = before_them or {}
+    behind = [
+        {*known, *waits.get(pair, ())}
+        for pair, known in zip(
+            chosen["pair_id"].to_pylist(), chosen["annotators"].to_pylist(), strict=True
+        )
+    ]
     judged = [[name in known for name in names] for known in behind]
     worth = None
     if reliability is not None:
@@ -230,6 +238,22 @@ def share_out(
         if who >= 0:
             given.setdefault(names[who], []).append(pair)
     return dict(sorted(given.items())), int((person < 0).sum())
+
+
+def given_out(project: Project, besides: Run) -> dict[str, set[str]]:
+    """Pair → the people by name before whom earlier pushes have put it, answered or not.
+
+    Args:
+        besides: a run whose own pushes do not count: giving it out again gives the same.
+    """
+    found: dict[str, set[str]] = {}
+    for run in project.all_runs():
+        names = run.manifest["settings"].get("to") if run.step == "push" else None
+        if not names or besides.id in {parent["id"] for parent in run.manifest["parents"]}:
+            continue
+        for outputs in run.read("items", ["output_ids"])["output_ids"].to_pylist():
+            found.setdefault(content_id("j", *sorted(outputs)), set()).update(names)
+    return found
 
 
 def reliability_of(judge_run: Run) -> dict[str, float]:

@@ -80,6 +80,15 @@ def relabel(
     return draft.run
 
 
+def most_answered(pull_runs: Sequence[Run], guideline: str) -> Run:
+    """The pull run with the most prompts on which two people answered under this version; the
+    newest of several."""
+    found = {
+        run.id: len(prompt_agreement(*answers_of([run]), guideline=guideline)) for run in pull_runs
+    }
+    return max(reversed(pull_runs), key=lambda run: found[run.id])
+
+
 def _push_half(
     project: Project, before: Run, half: str, version: str, halves: dict[str, str], seed: int
 ) -> Run:
@@ -110,7 +119,7 @@ def _answered(pull_run: Run, guideline: str) -> list[str]:
             f"{len(agreement)} prompts have two answers under {guideline}, "
             f"an effect needs {2 * FEWEST} or more",
             where=pull_run.id,
-            remedy="Let more people answer, then `handloom pull`",
+            remedy="Let more people answer, then `handloom pull`; or name another pull run",
         )
     return sorted(agreement.index)
 

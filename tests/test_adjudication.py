@@ -291,5 +291,21 @@ def test_the_commands(project: Project, judged: Run) -> None:
     said = handloom("next", "2", "--by", "entropy", "--to", "adj-1", "--to", "adj-4")
     assert "2 of 4 pairs chosen (2 by entropy)" in said
     assert "2 items for adj-4" in said  # adj-1 has judged both
+    assert said.splitlines()[-1].strip() == "next handloom pull, when they have answered"
+    again = handloom("next", "2", "--by", "entropy", "--to", "adj-4", "--again")
+    assert "2 pairs left over" in again  # they wait for adj-4 already
+    assert "items for" not in again
+    assert "--to OTHERS" in again.splitlines()[-1]
+    runs = len(project.all_runs())
+    refused = CliRunner().invoke(
+        main, ["-C", str(project.root), "next", "3", "--to", "adj-1", "--to", "nobody"]
+    )
+    assert refused.exit_code == 1
+    assert refused.output.startswith("error: nobody: no such account")
+    assert len(project.all_runs()) == runs  # nothing was chosen for nobody
     said = handloom("adjudicate", "--to", "adj-4", "--workspace", f"rev-{judged.id[-8:]}")
     assert "2 pairs for reviewers (2 split votes)" in said
+    text = handloom("judge")
+    assert "decided by reviewers" not in text
+    common = handloom("adjudicate", "--below", "0.9")
+    assert "before everybody" in common

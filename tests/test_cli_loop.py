@@ -58,8 +58,11 @@ def test_pull_fetches_every_push_of_the_round(project: Project) -> None:
     again = pulls[earlier.id]
     assert again.metrics["submitted"] == first.metrics["submitted"] + 1
     one, other, *_ = done.stdout.splitlines()
-    assert one.startswith(f"{again.id}: {again.metrics['submitted']} submitted responses of ")
-    assert other.startswith(f"{pulls[later.id].id}: 0 submitted responses of 0 annotators")
+    assert one.startswith(f"{again.id}: ")
+    assert f"): {again.metrics['submitted']} submitted responses of " in one
+    assert other.startswith(f"{pulls[later.id].id}: {later.metrics['batches'][0]} (preference@v")
+    assert "): 0 submitted responses of 0 annotators" in other
+    assert done.stdout.splitlines()[-1].strip() == "next handloom judge"
     with connect(
         project
     ) as server:  # the earlier batch goes; the newer one is fetched all the same

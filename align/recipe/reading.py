@@ -36,6 +36,8 @@ SHIPPED = Path(__file__).parent.parent / "recipes"
 _OURS = frozenset(
     {"output_dir", "report_to", "seed", "data_seed", "disable_tqdm", "run_name", "max_length"}
 )
+# Recipes that a command makes.
+_MADE = {"build-tuned": "`handloom tune-filters` makes it"}
 _NUMBERS = {int, float, bool, type(None), int | None, float | None, bool | None}
 
 
@@ -52,9 +54,8 @@ def find_recipe(name: str | Path, folders: Sequence[Path] = ()) -> Path:
             if path.is_file():
                 return path
     shipped = sorted(path.stem for path in SHIPPED.glob("*.yaml"))
-    raise InputError(
-        "no such recipe", where=str(name), remedy=nearest(given.stem, shipped, "Shipped")
-    )
+    remedy = _MADE.get(given.stem) or nearest(given.stem, shipped, "Shipped")
+    raise InputError("no such recipe", where=str(name), remedy=remedy)
 
 
 def load_recipe(path: Path) -> Recipe:

@@ -117,7 +117,7 @@ def _require_enough(so_far: VotesSoFar) -> None:
         raise InputError(
             f"none of the {pairs:,} pairs has votes of two people, so that nobody can say how "
             "noisy a vote is",
-            remedy=f"Let a second person vote on at least {FEWEST_REPEATED} of them",
+            remedy=f"Let a second person vote on at least {FEWEST_REPEATED} pairs",
         )
     if repeated < FEWEST_REPEATED:
         raise InputError(

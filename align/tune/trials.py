@@ -152,8 +152,8 @@ def _require_enough(data: Voted, pool: Codes, truth: Truth) -> None:
         raise InputError(
             "no pair has extra votes: a held-out pair's truth needs two votes or more that agree",
             where=data.origin,
-            remedy=f"Let a second person vote on at least {2 * FEWEST_TRUTHS} of the "
-            f"{data.pairs:,} pairs, or name known pairs with --gold",
+            remedy=f"Let a second person vote on at least {2 * FEWEST_TRUTHS} pairs (there are "
+            f"{data.pairs:,}), or name known pairs with --gold",
         )
     if truths < FEWEST_TRUTHS:
         kind = "pairs have extra votes that agree" if truth.row is not None else "gold pairs"

@@ -34,7 +34,7 @@ def aggregate(labels: Labels, method: Method, *, symmetric: bool = False) -> Con
     """
     if method == "bradley-terry":
         raise InputError(
-            "bradley-terry compares outputs of prompts, which a table of labels does not name",
+            "bradley-terry compares outputs of a prompt, and these are labels of single things",
             where="--method",
             remedy="Use auto, dawid-skene or majority; judge a run for bradley-terry",
         )
