@@ -48,6 +48,7 @@ TARGETS = {
     ("sft", "off"): 1.0,
     ("sft", "on"): 1.5,
     ("sampling", "ctranslate2"): 3.0,
+    ("sampling", "ctranslate2 batched"): 3.0,
 }
 """Ratios to TRL's script, and to transformers' `generate`, that are asked for."""
 
