@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 
 from annotate.answer_table import answer_columns, damaged
 from annotate.errors import ProjectError
-from annotate.labels import Labels, encode
+from annotate.labels import Labels, encode, natural
 from annotate.records import SCHEMAS, content_id, table_from_rows
 
 # In the order that Dawid–Skene's symmetry reverses.
@@ -58,6 +58,20 @@ def votes_of_responses(responses: pa.Table, items: pa.Table) -> pa.Table:
     votes = votes.merge(pairs, on=["output_a", "output_b"]).sort_values(["pair_id", "annotator"])
     schema = SCHEMAS["votes"]
     return pa.Table.from_pandas(votes[schema.names], schema=schema, preserve_index=False)
+
+
+def votes_by_version(responses: pa.Table, items: pa.Table) -> dict[str, pa.Table]:
+    """The votes given under each version of a guideline, versions in order; "" where not known.
+
+    Who judged a pair under two versions has a vote under each, the latest there; arguments and
+    errors as for `votes_of_responses`.
+    """
+    guideline = pc.fill_null(responses["guideline"], "")
+    found = {
+        name: votes_of_responses(responses.filter(pc.equal(guideline, name)), items)
+        for name in sorted(pc.unique(guideline).to_pylist(), key=natural)
+    }
+    return {name: votes for name, votes in found.items() if votes.num_rows}
 
 
 def every_vote(responses: pa.Table) -> pd.DataFrame:

@@ -133,6 +133,25 @@ def test_without_texts_and_times_there_are_reasons() -> None:
     assert len(asked["position"].score) == 0
 
 
+def test_who_answers_a_pair_under_two_versions_has_a_vote_under_each() -> None:
+    """ann answered both pairs again under v2, where bob answered one of them."""
+    again = [
+        said("i-3", "ann", "o-1", "o-2", -2, minute=9, guideline="preference@v2"),
+        said("i-2", "ann", "o-3", "o-4", 1, minute=9, guideline="preference@v2"),
+        said("i-3", "bob", "o-1", "o-2", -2, minute=9, guideline="preference@v2"),
+    ]
+    known = beside(
+        mixed=table_from_rows("mixed", []), mixed_responses=table_from_rows("responses", [])
+    )
+    table = table_from_rows("responses", [*RESPONSES, *again])
+    votes = votes_of_responses(table, known.items)
+    first, second = panels_of_votes(votes, table, known)
+    assert (first.guideline, len(first.labels)) == ("preference@v1", 4)
+    assert (second.guideline, len(second.labels)) == ("preference@v2", 3)
+    (pooled,) = panels_of_votes(votes, table, known, pool=True)
+    assert len(pooled.labels) == 4
+
+
 def test_the_pairs_of_a_ranking_are_one_trial() -> None:
     """o-3 (shown first) is put last: all its pairs speak for what stood later."""
     ranks = {"o-1": 1, "o-2": 2, "o-3": 3}

@@ -14,9 +14,9 @@ import pyarrow.compute as pc
 
 from annotate.annotations import NO_TIME, Codes
 from annotate.annotators.panel import Gold, Panel, Reals, Repeats
-from annotate.labels import encode
+from annotate.labels import encode, natural
 from annotate.records import SCHEMAS
-from annotate.votes import CLASSES, every_vote
+from annotate.votes import CLASSES, every_vote, votes_by_version
 
 # Most adults read between 175 and 300 words of English prose a minute (Brysbaert 2019, Journal of
 # Memory and Language 109): who is faster than the fastest of them has not read all of it.
@@ -50,8 +50,10 @@ def panels_of_votes(
 ) -> list[Panel]:
     """One panel a version of the guideline, or a single one if versions are to be pooled.
 
+    Who judged a pair under two versions has a vote in the panel of each.
+
     Args:
-        votes: one a pair and annotator, schema "votes".
+        votes: one a pair and annotator, schema "votes": the panel of pooled versions.
         responses: that the votes were made of.
         beside: everything else that is known.
         pool: whether versions are taken together.
@@ -63,18 +65,16 @@ def panels_of_votes(
     every = every_vote(pa.concat_tables([given, beside.mixed_responses]))
     every = every.drop_duplicates(["item_id", "annotator", *_PAIR], keep="last")
     places = _places(beside.items)
-    versions = sorted(pc.unique(votes["guideline"]).drop_null().to_pylist()) or [""]
+    versions = sorted(every_vote(given)["guideline"].dropna().unique(), key=natural)
     parts = [(", ".join(versions), votes, every)]
     if not pool and len(versions) > 1:
-        parts = [
-            (name, votes.filter(pc.equal(votes["guideline"], name)), _of(every, name))
-            for name in versions
-        ]
+        under = votes_by_version(responses, beside.items)
+        parts = [(name, part, _of(every, name)) for name, part in under.items()]
     return [_panel(name, part, of, responses, beside, places) for name, part, of in parts]
 
 
 def _of(every: pd.DataFrame, version: str) -> pd.DataFrame:
-    found: pd.DataFrame = every[every["guideline"] == version]
+    found: pd.DataFrame = every[every["guideline"].fillna("") == version]
     return found
 
 
