@@ -4,9 +4,10 @@ Annotators tick, in the question `clause`, which of the guideline's questions se
 responses. So disagreement has an address: a clause under which two people who both read it vote
 against each other is badly written, and one that only one of the two saw apply is badly placed.
 
-Everything counts pairs of answers, two people on one pair of outputs. Such a pair belongs to a
-clause where one of the two ticked it or both did; answers without any clause belong to none.
-Intervals resample prompts. Cost: the sum over items of answers squared.
+Everything counts pairs of answers: two people on one pair of outputs, both under one version of a
+guideline that asks for a clause, each with the vote given there. Such a pair belongs to a clause
+where one of the two ticked it or both did; answers without any clause belong to none. Each version
+has figures of its own. Intervals resample prompts. Cost: the sum over items of answers squared.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import pyarrow.compute as pc
 
 from annotate.errors import ProjectError
 from annotate.statistics import Estimate, Reals, bootstrap, undefined
+from annotate.votes import votes_by_version
 
 QUESTION = "clause"
 """The question of a guideline that asks which of its clauses decided."""
@@ -35,10 +37,14 @@ class ClauseFigures:
     """What happened where a clause was ticked."""
 
     clause: str
+    guideline: str
+    """The version answered under; empty where it is not known."""
     answers: int
     """Answers that ticked it."""
     items: int
     """Items on which somebody ticked it."""
+    pairs: int
+    """Pairs of answers in which one ticked it."""
     shared: Estimate
     """Of the pairs of answers in which one ticked it, the share in which both did."""
     agreement: Estimate
@@ -52,8 +58,10 @@ class ClauseFigures:
         """Everything, JSON-able."""
         return {
             "clause": self.clause,
+            "guideline": self.guideline or None,
             "answers": self.answers,
             "items": self.items,
+            "pairs": self.pairs,
             "shared": self.shared.to_dict(),
             "agreement": self.agreement.to_dict(),
             "opposed": self.opposed,
@@ -62,32 +70,45 @@ class ClauseFigures:
 
     def lines(self) -> list[str]:
         """The figures as text."""
+        under = f" ({self.guideline})" if self.guideline else ""
         lines = [
-            f"{self.clause}: ticked in {self.answers:,} answers on {self.items:,} items",
-            f"  same vote       {self.agreement}",
-            f"  ticked by both  {self.shared}",
+            f"{self.clause}{under}: ticked in {self.answers:,} answers on {self.items:,} items, "
+            f"in {self.pairs:,} pairs of answers",
+            f"  same vote       {self.agreement} prompts",
+            f"  ticked by both  {self.shared} prompts",
         ]
         if self.opposed:
             lines.append(f"  opposite votes  {self.opposed:,}, as on {', '.join(self.examples)}")
         return lines
 
 
-def clause_figures(responses: pa.Table, votes: pa.Table, *, seed: int = 0) -> list[ClauseFigures]:
+def clause_figures(responses: pa.Table, items: pa.Table, *, seed: int = 0) -> list[ClauseFigures]:
     """Agreement and disagreement of each clause, the one with most opposite votes first.
 
     Args:
         responses: table `responses`, those to the question `clause` among them.
-        votes: table `votes` made of them.
+        items: table `items`, every item that was answered.
 
     Raises:
         ProjectError: nobody ticked a clause.
     """
-    ticked = ticked_clauses(responses)
-    if not len(ticked):
+    asking = pc.unique(responses["guideline"].filter(pc.equal(responses["question"], QUESTION)))
+    asked = responses.filter(pc.is_in(responses["guideline"], value_set=asking))
+    found = []
+    for version, votes in votes_by_version(asked, items).items():
+        under = pc.equal(pc.fill_null(asked["guideline"], ""), version)
+        found += _under(version, asked.filter(under), votes, seed)
+    if not found:
         raise ProjectError(
             f"nobody ticked a clause: no response answers a question named {QUESTION!r}",
             remedy="Push under a guideline that asks it, as preference@v2 does",
         )
+    return sorted(found, key=lambda each: (-each.opposed, each.clause, each.guideline))
+
+
+def _under(version: str, responses: pa.Table, votes: pa.Table, seed: int) -> list[ClauseFigures]:
+    """The clauses of one version of a guideline."""
+    ticked = ticked_clauses(responses)
     met = _answer_pairs(votes)
     found = []
     for clause in sorted(ticked["clause"].unique()):
@@ -98,8 +119,8 @@ def clause_figures(responses: pa.Table, votes: pa.Table, *, seed: int = 0) -> li
             for side in ("1", "2")
         ]
         here = met.assign(both=sides[0] & sides[1])[sides[0] | sides[1]]
-        found.append(_figures(clause, who, here, seed))
-    return sorted(found, key=lambda each: (-each.opposed, each.clause))
+        found.append(_figures(clause, version, who, here, seed))
+    return found
 
 
 def ticked_clauses(responses: pa.Table) -> pd.DataFrame:
@@ -124,13 +145,17 @@ def _answer_pairs(votes: pa.Table) -> pd.DataFrame:
     return met.assign(same=met["vote_1"] == met["vote_2"], opposed=opposed)
 
 
-def _figures(clause: str, who: pd.DataFrame, here: pd.DataFrame, seed: int) -> ClauseFigures:
+def _figures(
+    clause: str, version: str, who: pd.DataFrame, here: pd.DataFrame, seed: int
+) -> ClauseFigures:
     split = here[here["opposed"]].groupby("item_1").size()
     worst = split.sort_values(ascending=False, kind="stable").head(EXAMPLES)
     return ClauseFigures(
         clause=clause,
+        guideline=version,
         answers=len(who),
         items=int(who["item_id"].nunique()),
+        pairs=len(here),
         shared=_share(here, "both", seed),
         agreement=_share(here, "same", seed),
         opposed=int(here["opposed"].sum()),

@@ -10,24 +10,23 @@ from test_votes import item, response
 from annotate.clauses import clause_figures
 from annotate.errors import ProjectError
 from annotate.records import table_from_rows
-from annotate.votes import votes_of_responses
 
 ITEMS = [item(f"i-{n}", f"o-{n}a", f"o-{n}b", prompt=f"p-{n}") for n in range(1, 5)]
 
 
-def said(number: int, who: str, strength: int, *clauses: str) -> list[dict[str, Any]]:
+def said(number: int, who: str, strength: int, *clauses: str, **more: Any) -> list[dict[str, Any]]:
     of = f"i-{number}"
     value = {"a": f"o-{number}a", "b": f"o-{number}b", "strength": strength}
-    rows = [response(of, who, "preference", value)]
+    rows = [response(of, who, "preference", value, **more)]
     if clauses:
-        rows.append(response(of, who, "clause", {"labels": list(clauses)}))
+        rows.append(response(of, who, "clause", {"labels": list(clauses)}, **more))
     return rows
 
 
 def figures(*answers: list[dict[str, Any]]) -> dict[str, Any]:
     responses = table_from_rows("responses", [row for rows in answers for row in rows])
-    votes = votes_of_responses(responses, table_from_rows("items", ITEMS))
-    return {each.clause: each for each in clause_figures(responses, votes)}
+    found = clause_figures(responses, table_from_rows("items", ITEMS))
+    return {each.clause: each for each in found}
 
 
 def test_pairs_of_answers_are_counted_by_clause() -> None:
@@ -50,6 +49,23 @@ def test_pairs_of_answers_are_counted_by_clause() -> None:
     assert (clear.answers, clear.opposed, clear.agreement.value) == (2, 0, pytest.approx(1 / 3))
     assert clear.shared.value == 0
     assert next(iter(found)) == "truth"  # the most opposite votes first
+
+
+def test_partners_are_people_who_were_asked_with_the_vote_given_then() -> None:
+    """cat never answered under v2; bob did, for the same side as ann, and later under v1 against.
+
+    So truth has one pair of answers, ann and bob under v2, with the same vote.
+    """
+    v1, v2 = {"guideline": "preference@v1"}, {"guideline": "preference@v2"}
+    truth = figures(
+        said(1, "ann", 2, "truth", **v2), said(1, "bob", 1, "taste", **v2),
+        said(1, "bob", -3, minute=9, **v1), said(1, "cat", -2, **v1),
+    )["truth"]  # fmt: skip
+    assert (truth.pairs, truth.opposed, truth.agreement.value) == (1, 0, 1)
+    assert truth.guideline == "preference@v2"
+    head, same, _ = truth.lines()
+    assert head == "truth (preference@v2): ticked in 1 answers on 1 items, in 1 pairs of answers"
+    assert same.endswith("n=1 prompts")
 
 
 def test_an_item_that_one_person_answered_gives_a_reason_not_a_figure() -> None:
