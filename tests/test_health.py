@@ -139,6 +139,17 @@ def test_a_plateau_is_not_a_loss_that_has_reached_zero() -> None:
     assert flagged(logged(loss=done)) == set()
 
 
+def test_a_held_out_loss_that_rises_with_the_other_is_no_overfitting() -> None:
+    entries = logged(loss=falling(40))
+    for step, value in ((10, 2.0), (20, 1.8), (30, 2.2), (40, 2.4)):
+        entries[step - 1]["eval_loss"] = value
+    assert flagged(entries) == {"overfitting"}
+    for entry in entries[20:]:
+        entry["loss"] = 4.0
+    assert "divergence" in flagged(entries)
+    assert "overfitting" not in flagged(entries)
+
+
 def test_the_loss_of_rl_is_not_looked_at_but_its_reward() -> None:
     rng = np.random.default_rng(0)
     rising = np.linspace(0, 2, 40) + rng.normal(0, 0.1, 40)
