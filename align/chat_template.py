@@ -8,6 +8,7 @@ own and within a limit of processor time. A limit of memory it does not have.
 from __future__ import annotations
 
 import contextlib
+import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -33,6 +34,8 @@ _DIALOGUE = [
     for asked, said in zip(_ASKED, _SAID, strict=True)
     for role, text in (("user", asked), ("assistant", said))
 ]
+# A compiled template, and what it can call; all else has an end of its own, compiling included.
+_MAY_LOOP = re.compile(r"^<|jinja2.(filters|runtime|tests|utils)\.py$")
 # What a template's own code may raise beside jinja2's errors.
 _FAULTS = (
     jinja2.TemplateError,
@@ -208,9 +211,7 @@ def processor_time(seconds: float) -> Iterator[None]:
             raise OutOfTimeError
         code = frame.f_code
         if code not in watched:
-            # A compiled template, and what jinja2 does for it; all else has an end of its own.
-            name = code.co_filename
-            watched[code] = name.startswith("<") or "jinja2" in name
+            watched[code] = _MAY_LOOP.search(code.co_filename) is not None
         return watch if watched[code] else None
 
     before = sys.gettrace()
