@@ -14,7 +14,7 @@ import argparse
 import json
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,13 @@ import numpy as np
 import torch
 from training import ratio
 
-from align.backends import Job, Made, Wanted
+from align.backends import Batch, Job, Made, Wanted
 from align.backends.ctranslate2_cpu import CTranslate2
 from align.backends.tokens import prompt_tokens, reader
+from align.backends.transformers_loop import complete_with
 from align.model import Loaded, load_model, resolve_model
 from align.prompts import support_desk_prompts
-from align.sampling import Sampling, draws, left_padded, sample_batch
+from align.sampling import Sampling, left_padded
 from annotate.runs import Project
 
 Side = Callable[[int], int]
@@ -58,7 +59,7 @@ def seconds_per_token(
         batches = [prompts[start : start + batch] for start in range(0, count, batch)]
         sides = {
             "transformers": by_generate(loaded, batches, rules),
-            "handloom": by_our_loop(loaded, batches, rules),
+            "handloom": by_our_loop(loaded, messages, rules, batch),
         }
         if with_ctranslate2:
             cache = project.state_dir / "ctranslate2"
@@ -106,32 +107,32 @@ def by_generate(loaded: Loaded, batches: list[list[list[int]]], rules: Sampling)
     return side
 
 
-def by_our_loop(loaded: Loaded, batches: list[list[list[int]]], rules: Sampling) -> Side:
-    """align.sampling, as `handloom generate` calls it."""
-    steps, stop = rules.max_new_tokens, reader(loaded).stop
-
-    def side(seed: int) -> int:
-        tokens = 0
-        for number, batch in enumerate(batches):
-            rows = [draws(seed, str(number), row, steps) for row in range(len(batch))]
-            made = sample_batch(loaded.model, batch, np.stack(rows), rules, stop)
-            tokens += sum(len(one.tokens) for one in made)
-        return tokens
-
-    return side
+def by_our_loop(loaded: Loaded, messages: list[Any], rules: Sampling, batch: int) -> Side:
+    """The backend transformers of `handloom generate`, loading not counted, tokenizing counted."""
+    return by_job(lambda job: complete_with(loaded, job), loaded, messages, rules, batch)
 
 
 def by_ctranslate2(
     loaded: Loaded, cache: Path, messages: list[Any], rules: Sampling, batch: int
 ) -> Side:
     """The backend of that name, conversion not counted, tokenizing counted."""
+    return by_job(CTranslate2(cache).complete, loaded, messages, rules, batch)
+
+
+def by_job(
+    complete: Callable[[Job], Iterable[Batch]],
+    loaded: Loaded,
+    messages: list[Any],
+    rules: Sampling,
+    batch: int,
+) -> Side:
+    """What completes a job."""
     named = {str(number): one for number, one in enumerate(messages)}
     wanted = [Wanted(one, one, 0) for one in named]
 
     def side(seed: int) -> int:
-        rule = rules.model_copy(update={"seed": seed})
-        job = Job(loaded.ref, wanted, named, rule, batch)
-        made = (one for each in CTranslate2(cache).complete(job) for one in each)
+        job = Job(loaded.ref, wanted, named, rules.model_copy(update={"seed": seed}), batch)
+        made = (one for each in complete(job) for one in each)
         return sum(one.tokens or 0 for one in made if isinstance(one, Made))
 
     return side

@@ -131,6 +131,21 @@ def test_an_interrupted_run_goes_on_as_if_it_had_not_been(
     assert len(done) == 5
 
 
+def test_batches_side_by_side_leave_the_threads_as_they_were(tiny: ModelRef) -> None:
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        side_by_side = completed(Transformers(), tiny, batch_size=2)
+        assert torch.get_num_threads() == 2
+        torch.set_num_threads(1)
+        one_by_one = completed(Transformers(), tiny, batch_size=2)
+    finally:
+        torch.set_num_threads(before)
+    assert {key: one.completion for key, one in side_by_side.items()} == {
+        key: one.completion for key, one in one_by_one.items()
+    }
+
+
 def test_a_prompt_that_does_not_fit_is_told_by_each(tiny: ModelRef, engine: CTranslate2) -> None:
     for backend in (engine, Transformers()):
         job = Job(tiny, [Wanted("p4", "p4", 0)], ASKED, SHORT, 8)

@@ -6,7 +6,9 @@ settings alone, never on what it is computed with.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -19,6 +21,12 @@ from align.model import Loaded, ModelRef, load_model, resolve_model
 from align.sampling import Sampling, draws, sample_batch
 from annotate.errors import ResourceError
 from annotate.runs import Project
+
+_SMALL = 50_000_000
+"""Weights of a model below which a core a batch beats all cores for one."""
+
+_FEW = 32
+"""Completions that a batch should have before another core takes some of them."""
 
 
 @dataclass(frozen=True)
@@ -37,14 +45,38 @@ class Transformers:
         return resolve_model(project, name)
 
     def complete(self, job: Job) -> Iterator[Batch]:
-        """In batches of `job.batch_size`."""
-        loaded = load_model(job.ref)
-        read = reader(loaded)
-        wanted, tokens, unfit = fitting(read, job)
-        yield list(unfit)
-        for start in range(0, len(wanted), job.batch_size):
-            batch = wanted[start : start + job.batch_size]
-            yield _completed(loaded, read, batch, tokens, job.rules)
+        """In batches of `job.batch_size` or fewer, several at once where that uses cores better."""
+        yield from complete_with(load_model(job.ref), job)
+
+
+def complete_with(loaded: Loaded, job: Job) -> Iterator[Batch]:
+    """A job by a model that is loaded."""
+    read = reader(loaded)
+    wanted, tokens, unfit = fitting(read, job)
+    yield list(unfit)
+    workers = _workers(loaded)
+    size = min(job.batch_size, max(_FEW, math.ceil(len(wanted) / workers)))
+    batches = [wanted[start : start + size] for start in range(0, len(wanted), size)]
+
+    def completed(batch: Sequence[Wanted]) -> Batch:
+        return _completed(loaded, read, batch, tokens, job.rules)
+
+    if workers == 1 or len(batches) < 2:
+        yield from map(completed, batches)
+        return
+    cores = torch.get_num_threads()
+    try:
+        with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            yield from pool.map(completed, batches)
+    finally:  # a worker's setting is everybody's
+        torch.set_num_threads(cores)
+
+
+def _workers(loaded: Loaded) -> int:
+    """Batches to compute at once: a small model's operations are too small for several cores."""
+    model = loaded.model
+    small = sum(weights.numel() for weights in model.parameters()) < _SMALL
+    return torch.get_num_threads() if small and model.device.type == "cpu" else 1
 
 
 def _completed(
