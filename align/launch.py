@@ -82,9 +82,9 @@ def launch(wanted: str, arguments: Sequence[str], recipe: Recipe) -> None:
     from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
-    # Its own report runs over fifty lines.
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
-    logging.getLogger("torch.distributed.run").setLevel(logging.CRITICAL)
+    # Its own report runs over fifty lines, and each process warns of parameters that are all used.
+    logging.disable(logging.ERROR)
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     os.environ[_LAUNCHED] = "1"
     try:
         if wanted.isdigit():
@@ -100,6 +100,7 @@ def launch(wanted: str, arguments: Sequence[str], recipe: Recipe) -> None:
     except (ImportError, ValueError) as error:
         raise TrainingError(f"accelerate refuses this: {error}", where=wanted) from error
     finally:
+        logging.disable(logging.NOTSET)
         del os.environ[_LAUNCHED]
 
 
