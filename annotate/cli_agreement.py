@@ -41,7 +41,14 @@ KINDS = ("label", "rating", "pairwise", "multi-label", "ranking", "text")
 @click.option(
     "--mix-guidelines",
     is_flag=True,
-    help="Take all guideline versions together, instead of a report for each.",
+    help="Take the versions of each task's guideline together, instead of a report for each.",
+)
+@click.option(
+    "--question",
+    "only",
+    multiple=True,
+    metavar="NAME",
+    help="Report this question of a run; repeatable. Without, all of them.",
 )
 @click.option(
     "--without", multiple=True, metavar="NAME", help="Leave this annotator out; repeatable."
@@ -55,6 +62,7 @@ def show_agreement(
     kind: TableKind | None,
     level: Literal["nominal", "ordinal", "interval"] | None,
     mix_guidelines: bool,
+    only: tuple[str, ...],
     without: tuple[str, ...],
     seed: int,
     as_json: bool,
@@ -76,6 +84,8 @@ def show_agreement(
     if table is None and (level or kind):
         option = "--level" if level else "--kind"
         raise InputError(f"{option} goes with --table; a run's questions have their own levels")
+    if table is not None and only:
+        raise InputError("--question goes with runs; the labels of --table are one question")
     if table is not None:
         measured = agreement_of_table(
             table, level, kind=kind or "label",
@@ -84,7 +94,7 @@ def show_agreement(
     else:
         measured = agreement_of_run(
             *chosen_pulls(here(), run_ids),
-            mix_guidelines=mix_guidelines, without=without, seed=seed,
+            mix_guidelines=mix_guidelines, without=without, only=only, seed=seed,
         )  # fmt: skip
     click.echo(_printed(measured, as_json=as_json, as_markdown=as_markdown))
 

@@ -192,25 +192,30 @@ def items_of(run: Run) -> pa.Table:
 
 
 def agreement_of_run(
-    *runs: Run, mix_guidelines: bool = False, without: Sequence[str] = (), seed: int = 0
+    *runs: Run,
+    mix_guidelines: bool = False,
+    without: Sequence[str] = (),
+    only: Sequence[str] = (),
+    seed: int = 0,
 ) -> Measured:
     """Agreement on each question answered in these pull runs, or in those that a run rests on.
 
     Args:
         runs: pull runs, or runs made from some.
-        mix_guidelines: take all guideline versions together instead of one report each.
+        mix_guidelines: take the versions of each task together instead of one report each.
         without: annotators whose answers are left out.
+        only: the questions to report; all of them if empty.
         seed: of the intervals.
 
     Raises:
         ProjectError: nothing was submitted yet.
-        InputError: nobody of a name in `without` answered.
+        InputError: nobody of a name in `without` answered, or nobody a question in `only`.
     """
     pull_runs = [pull_run for run in runs for pull_run in pulls_of(run)]
     responses, items = answers_of(pull_runs)
     reports = reports_of_answers(
         responses, items, outputs_behind(pull_runs),
-        mix_guidelines=mix_guidelines, without=without, seed=seed,
+        mix_guidelines=mix_guidelines, without=without, only=only, seed=seed,
     )  # fmt: skip
     source = ", ".join(run.id for run in pull_runs)
     if not reports and not independent(pull_runs):

@@ -403,6 +403,45 @@ def test_versions_of_a_run_are_apart_and_the_earlier_answer_is_not_lost(tmp_path
     assert alone["vote (preference@v1)"]["alpha"]["reason"] == "only one annotator"
 
 
+def test_versions_of_one_task_are_mixed_and_tasks_never(tmp_path: Path) -> None:
+    """The question `score` of two tasks, one of which has two versions."""
+    of_task = {"first@v1": "4", "first@v2": "5", "second@v1": "1"}
+    responses = [
+        row | {"guideline": version, "question": "score", "value": f'{{"label": "{value}"}}'}
+        for version, value in of_task.items()
+        for n, who in [(1, "ann"), (1, "bob"), (2, "ann"), (2, "bob")]
+        for row in said(n, who, 1, minute=int(version[-1]))
+    ]
+    project = pulled(tmp_path / "p", responses, {})
+    mixed = told_of(project, "--mix-guidelines")
+    assert {name: found["guideline"] for name, found in mixed.items()} == {
+        "score (first@v1, first@v2)": "first@v1, first@v2", "score (second@v1)": "second@v1",
+    }  # fmt: skip
+    # Of two answers under the first task the later counts, and none is the second task's.
+    assert [found["answers"] for found in mixed.values()] == [4, 4]
+    assert mixed["score (second@v1)"]["classes"]["1"] == 4
+
+
+def test_one_question_of_a_run_can_be_asked_for(tmp_path: Path) -> None:
+    responses = [row for who in ("ann", "bob") for row in said(1, who, 1, urgency={"label": "now"})]
+    project = pulled(tmp_path / "p", responses, {})
+    assert list(told_of(project, "--question", "urgency")) == ["urgency"]
+    arguments = ["-C", str(project.root), "agreement", "--question", "urgent"]
+    message = CliRunner().invoke(main, arguments).output
+    assert "urgent: nobody answered a question of this name" in message
+    assert "Answered: strength, urgency, vote" in message
+
+
+def test_labels_that_nobody_used_are_named_and_fill_no_table(tmp_path: Path) -> None:
+    path = table(tmp_path, f"{HEADER}\np,ann,a\np,bob,b\nq,ann,a\n")
+    text = handloom("--table", path, "--kind", "pairwise")
+    assert "given by nobody: tie" in text
+    grid = text.split("another the column's\n")[1].splitlines()[:3]
+    assert [line.split() for line in grid] == [["b", "a"], ["b", "0", "1"], ["a", "1", "0"]]
+    alone = table(tmp_path, f"{HEADER}\np,ann,a\nq,bob,b\n")
+    assert "another the column's" not in handloom("--table", alone, "--kind", "pairwise")
+
+
 def test_a_judge_run_records_what_the_command_says(tmp_path: Path) -> None:
     responses = [row for n in (1, 2, 3) for who in ("ann", "bob") for row in said(n, who, n - 2)]
     project = pulled(tmp_path / "p", responses, {})

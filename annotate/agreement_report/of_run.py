@@ -9,7 +9,13 @@ import pyarrow.compute as pc
 
 from annotate.agreement_report.kinds import kind_of
 from annotate.agreement_report.length import COMPARISONS, longer_wins
-from annotate.agreement_report.report import AgreementReport, agreement_report, require_names
+from annotate.agreement_report.report import (
+    AgreementReport,
+    agreement_report,
+    require_names,
+    require_questions,
+    task_of,
+)
 from annotate.labels import natural
 from annotate.question_labels import Answers, question_labels
 from annotate.records import SCHEMAS
@@ -24,6 +30,7 @@ def reports_of_answers(
     *,
     mix_guidelines: bool = False,
     without: Collection[str] = (),
+    only: Collection[str] = (),
     seed: int = 0,
 ) -> dict[str, AgreementReport]:
     """How far annotators agree on each question that somebody answered.
@@ -37,29 +44,33 @@ def reports_of_answers(
         responses: table "responses"; drafts and discards are passed over.
         items: table "items", every item that was answered.
         outputs: output_id and completion of what was compared, as far as they are known.
-        mix_guidelines: take everything together, each annotator's latest answer counting.
+        mix_guidelines: take the versions of one task together, each annotator's latest answer
+            counting; different tasks stay apart.
         without: annotators whose answers are left out.
+        only: the questions to report; all of them if empty.
         seed: of the intervals.
 
     Raises:
         ProjectError: a response is damaged.
-        InputError: nobody of a name in `without` answered.
+        InputError: nobody of a name in `without` answered, or nobody a question in `only`.
     """
     submitted = responses.filter(pc.equal(responses["status"], "submitted"))
     require_names(without, pc.unique(submitted["annotator"]).to_pylist())
     left = pc.is_in(submitted["annotator"], pa.array(sorted(without), pa.string()))
     submitted = submitted.filter(pc.invert(left))
-    found = {
-        names: _questions(part, items) for names, part in _parts(submitted, mix_guidelines).items()
-    }
-    asked = [question for questions, _ in found.values() for question in questions]
+    found = [_questions(part, items) for part in _parts(submitted, mix_guidelines)]
+    asked = [question for questions, _ in found for question in questions]
+    require_questions(only, asked)
     reports = {}
-    for names, (questions, votes) in found.items():
+    for questions, votes in found:
         baseline = longer_wins(votes, outputs, seed=seed) if votes.num_rows else None
         for question, answers in questions.items():
-            kind = kind_of(question, answers)
+            if only and question not in only:
+                continue
+            kind, names = kind_of(question, answers), answers.versions
             several = asked.count(question) > 1
-            reports[f"{question} ({', '.join(names)})" if several else question] = agreement_report(
+            told = ", ".join(name or "no guideline" for name in names)
+            reports[f"{question} ({told})" if several else question] = agreement_report(
                 answers.pooled() if mix_guidelines else answers,
                 kind=kind,
                 guidelines=names,
@@ -84,10 +95,14 @@ def _questions(submitted: pa.Table, items: pa.Table) -> tuple[Mapping[str, Answe
     return question_labels(submitted, items, votes), votes
 
 
-def _parts(submitted: pa.Table, mixed: bool) -> dict[tuple[str, ...], pa.Table]:
-    """The responses under each version, in order; all under all of them where they are mixed."""
+def _parts(submitted: pa.Table, mixed: bool) -> list[pa.Table]:
+    """The responses under each version, in order, or to each task where versions are mixed."""
     guideline = pc.fill_null(submitted["guideline"], "")
     versions = sorted(pc.unique(guideline).to_pylist(), key=natural)
-    if mixed:
-        return {tuple(versions): submitted}
-    return {(name,): submitted.filter(pc.equal(guideline, name)) for name in versions}
+    together: dict[str, list[str]] = {}
+    for name in versions:
+        together.setdefault(task_of(name) if mixed else name, []).append(name)
+    return [
+        submitted.filter(pc.is_in(guideline, value_set=pa.array(names, pa.string())))
+        for names in together.values()
+    ]

@@ -56,8 +56,8 @@ def agreement_of_table(
         path: a CSV or Parquet file.
         level: of labels of the kind "label": names (the default), ranks or quantities.
         kind: what a label is; see above.
-        mix_guidelines: take all versions of the guideline together, each annotator's latest answer
-            counting, instead of one report each.
+        mix_guidelines: take all versions of one task's guideline together, each annotator's latest
+            answer counting, instead of one report each.
         without: annotators whose answers are left out.
         seed: of the intervals.
 
@@ -71,17 +71,16 @@ def agreement_of_table(
     require_names(without, table.labels.annotators)
     reports = {}
     for question, answers in _QUESTIONS[kind](table.labels.without(without)).items():
-        for version, part in by_version(answers, mixed=mix_guidelines).items():
-            several = len(answers.versions) > 1 and not mix_guidelines
-            reports[f"{question} ({version or 'no guideline'})" if several else question] = (
-                agreement_report(
-                    part,
-                    level,
-                    kind="strength" if question == "strength" else kind,
-                    guidelines=answers.versions if mix_guidelines else [version],
-                    baseline=no_baseline(part, NO_TEXTS) if kind in COMPARISONS else None,
-                    seed=seed,
-                )
+        parts = by_version(answers, mixed=mix_guidelines)
+        for names, part in parts.items():
+            told = ", ".join(name or "no guideline" for name in names)
+            reports[f"{question} ({told})" if len(parts) > 1 else question] = agreement_report(
+                part,
+                level,
+                kind="strength" if question == "strength" else kind,
+                guidelines=names,
+                baseline=no_baseline(part, NO_TEXTS) if kind in COMPARISONS else None,
+                seed=seed,
             )
     return Measured(str(path), reports, table.quarantine.to_pylist(), table.merged)
 

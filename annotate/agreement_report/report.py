@@ -151,9 +151,24 @@ def agreement_report(
     )
 
 
-def by_version(answers: Answers, *, mixed: bool) -> Mapping[str, Answers]:
-    """The answers under each version of the guideline; all under "" where they are to be mixed."""
-    return {"": answers.pooled()} if mixed else answers.by_version()
+def by_version(answers: Answers, *, mixed: bool) -> Mapping[tuple[str, ...], Answers]:
+    """The answers under each version of the guideline, by its name; ("",) where none is known.
+
+    Where versions are to be mixed, those of each task together, by all their names.
+    """
+    if not mixed or answers.guideline is None:
+        return {(name,): part for name, part in answers.by_version().items()}
+    found: dict[tuple[str, ...], Answers] = {}
+    for task in dict.fromkeys(map(task_of, answers.versions)):
+        names = [name for name in answers.versions if task_of(name) == task]
+        codes = [answers.guidelines.index(name) for name in names]
+        found[tuple(names)] = answers.select(np.isin(answers.guideline, codes)).pooled()
+    return found
+
+
+def task_of(guideline: str) -> str:
+    """The task that a version of a guideline belongs to: "rating" of "rating@v1"."""
+    return guideline.rpartition("@")[0]
 
 
 def require_names(names: Collection[str], annotators: Collection[str]) -> None:
@@ -165,6 +180,20 @@ def require_names(names: Collection[str], annotators: Collection[str]) -> None:
     for name in names:
         if name not in annotators:
             raise InputError("nobody of this name answered", where=name)
+
+
+def require_questions(names: Collection[str], asked: Collection[str]) -> None:
+    """Refuse to report a question that is not there.
+
+    Raises:
+        InputError: nobody answered a question of one of these names.
+    """
+    for name in names:
+        if name not in asked:
+            known = ", ".join(sorted(set(asked)))
+            raise InputError(
+                "nobody answered a question of this name", where=name, remedy=f"Answered: {known}"
+            )
 
 
 def _classes(answers: Answers) -> dict[str, int]:

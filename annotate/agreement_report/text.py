@@ -73,16 +73,25 @@ def parts(report: AgreementReport) -> Iterator[tuple[str, Row, list[Row]]]:
             (one.annotator, str(one.offset), str(one.scale)) for one in report.people
         ]
         yield "each annotator's scale", ("annotator", "offset", "scale"), cut(people)
-    if report.confusion and len(report.classes) <= GRID:
-        counts = zip(report.classes, report.confusion, strict=True)
-        rows: list[Row] = [(name, *(f"{count:,}" for count in row)) for name, row in counts]
-        yield "one said the row's, another the column's", ("", *report.classes), rows
+    if any(map(any, report.confusion)) and len(_used(report)) <= GRID:
+        yield "one said the row's, another the column's", ("", *_used(report)), _grid(report)
     if report.kappas:
         pairs: list[Row] = [
             (f"{pair.first} – {pair.second}", str(pair.kappa), f"{pair.agreement:.3f}")
             for pair in report.kappas
         ]
         yield "every two annotators", ("annotators", "Cohen's kappa", "raw agreement"), cut(pairs)
+
+
+def _used(report: AgreementReport) -> list[str]:
+    return [name for name, count in report.classes.items() if count]
+
+
+def _grid(report: AgreementReport) -> list[Row]:
+    """The confusion of the labels that somebody gave."""
+    counts = zip(report.classes.items(), report.confusion, strict=True)
+    columns = [at for at, count in enumerate(report.classes.values()) if count]
+    return [(name, *(f"{row[at]:,}" for at in columns)) for (name, used), row in counts if used]
 
 
 def _figure_rows(figures: Mapping[str, Figure]) -> list[Row]:
@@ -105,8 +114,9 @@ def _ends(interval: Interval) -> str:
 
 
 def remarks(report: AgreementReport) -> list[str]:
-    """Why there is no baseline, and why figures that have a value lack an interval."""
-    lines = []
+    """What nobody said, why there is no baseline, why figures with a value lack an interval."""
+    unused = [name for name, count in report.classes.items() if not count]
+    lines = [f"given by nobody: {', '.join(unused)}"] if unused else []
     if not _has_baseline(report):
         lines.append(f"the longer text wins: undefined: {_first(report.baseline).reason}")
     lacking: dict[str, list[str]] = {}
