@@ -25,5 +25,5 @@ def merge_adapters(run_id: str | None, again: bool) -> None:
     run = merge(project, chosen, again=again)
     line = f"the whole model of {chosen.id}, in model/"
     if run.id == chosen.id:
-        line = "its adapters are merged already, in model/"
+        line = "it holds a whole model already, in model/"
     report(run, line, f"handloom generate {run.id}")
