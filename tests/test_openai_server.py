@@ -1,4 +1,4 @@
-"""The backend `openai` against a real server: the same completions, whatever goes wrong meanwhile."""
+"""The backend `openai` and a real server: the same completions, whatever goes wrong meanwhile."""
 
 import json
 from collections import deque
