@@ -93,6 +93,9 @@ def _digest(folder: Path) -> str:
 
 
 def _convert(library: Any, source: Path, target: Path, ref: ModelRef) -> None:
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     converter = library.converters.TransformersConverter(str(source))
     try:
         converter.convert(str(target), quantization="float32")
