@@ -112,10 +112,28 @@ def calibration_lines(run: Run) -> list[str]:
     path = run.path / "calibration.json"
     if not path.exists():
         return []
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    return reliability_lines(stored, run.metrics["methods"], run.metrics["pairs"])
+
+
+def reliability_lines(
+    stored: Mapping[str, Any], methods: Mapping[str, int], judged: int
+) -> list[str]:
+    """What each method's posteriors mean, as text.
+
+    Args:
+        stored: `Judged.calibration`.
+        methods: how many pairs each method judged.
+        judged: how many pairs were judged in all.
+    """
     lines = []
-    for name, found in json.loads(path.read_text(encoding="utf-8")).items():
-        pairs = run.metrics["methods"].get(name, 0)
-        lines.append(f"{name}: {pairs:,} pairs, log-odds divided by {found['temperature']:.2f}")
+    for name, found in stored.items():
+        pairs = methods.get(name, 0)
+        lines.append(
+            f"{name}: judged {pairs:,} pairs, log-odds divided by {found['temperature']:.2f}"
+        )
+        if pairs < judged:
+            lines.append("  fitted to and checked on the votes of all pairs, not of these alone")
         curves = [found["held_out"], *([found["gold"]] if found["gold"] else [])]
         for curve in curves:
             lines += [f"  {line}" for line in ReliabilityCurve.from_dict(curve).lines()]

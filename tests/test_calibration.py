@@ -19,6 +19,7 @@ from annotate.consensus.comparisons import Comparisons
 from annotate.consensus.pairs import judge_pairs, method_of_pairs
 from annotate.consensus.reliability_curve import ReliabilityCurve, reliability_curve
 from annotate.consensus.result import Consensus
+from annotate.judgements import reliability_lines
 from annotate.labels import Labels
 
 Reals = NDArray[np.float64]
@@ -214,6 +215,17 @@ def test_the_curve_by_hand() -> None:
 def test_nothing_to_compare_with_is_said() -> None:
     curve = reliability_curve(np.empty(0), np.empty(0), "held-out votes")
     assert (curve.error, curve.lines()) == (None, ["no held-out votes to compare with"])
+
+
+def test_a_curve_of_all_pairs_says_so_where_several_methods_judged() -> None:
+    """Both methods' curves are of the same five votes; bradley-terry judged two pairs of three."""
+    curve = reliability_curve(np.full(5, 0.9), np.ones(5), "held-out votes").to_dict()
+    stored = {name: {"temperature": 1.0, "held_out": curve, "gold": None} for name in ("x", "y")}
+    two = reliability_lines(stored, {"x": 2, "y": 1}, 3)
+    told = "  fitted to and checked on the votes of all pairs, not of these alone"
+    assert two[:2] == ["x: judged 2 pairs, log-odds divided by 1.00", told]
+    assert two.count(told) == 2
+    assert told not in reliability_lines({"x": stored["x"]}, {"x": 3}, 3)
 
 
 def test_one_annotator_alone_and_everybody_tying_are_judged() -> None:
