@@ -22,6 +22,10 @@ Statistic = Callable[[Reals], Reals]
 
 RESAMPLES = 2000
 LEVEL = 0.95
+FEWEST_UNITS = 6
+"""Units (items or prompts) below which agreement has no interval. Of n independent values not even
+the range from the smallest to the largest holds the median with 95 % confidence unless 2/2^n is at
+most 5 %, so from six; a bootstrap cannot know more, and of two to five units it knows less."""
 # Cells of one block of resampling weights: 32 MB, whatever the number of patterns.
 _BLOCK = 4_000_000
 

@@ -178,9 +178,9 @@ def test_kappa_by_hand() -> None:
 
 
 def test_kappas_cover_common_items_only_and_say_where_there_is_no_interval() -> None:
-    labels = labels_of(["a b a b .", "a b b b .", "b . . . a", ". . . . b"])
+    labels = labels_of(["a b a b a b .", "a b b b a b .", "b . . . . . a", ". . . . . . b"])
     pairs = {(p.first[-1], p.second[-1]): p.kappa.n for p in pairwise_kappas(labels)}
-    assert pairs == {("0", "1"): 4, ("0", "2"): 1, ("1", "2"): 1, ("2", "3"): 1}
+    assert pairs == {("0", "1"): 6, ("0", "2"): 1, ("1", "2"): 1, ("2", "3"): 1}
     first, *others = pairwise_kappas(labels, intervals=1)
     assert first.kappa.low is not None
     assert all(pair.kappa.low is None and pair.kappa.reason for pair in others)

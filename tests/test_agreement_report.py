@@ -17,6 +17,7 @@ from annotate.records import table_from_rows
 from annotate.runs import Project, RunPlan
 
 HEADER = "item,annotator,label"
+PAIR = ("ann", "bob")
 # Three people compare four pairs; p-4 splits them three ways.
 VOTES = """item,annotator,label
 p-1,ann,a
@@ -75,7 +76,8 @@ def test_every_figure_says_what_it_rests_on(tmp_path: Path) -> None:
     headline = report["figures"]["Krippendorff's alpha (nominal)"]
     assert headline["seed"] == 3
     assert (headline["n_items"], headline["n_pairable"], headline["n_annotators"]) == (4, 4, 3)
-    assert report["alpha"] == headline
+    # Four items have no interval, and readers who show one interval find its reason in one place.
+    assert report["alpha"] == headline | {"reason": headline["over_items"]["reason"]}
 
 
 def test_pairwise_figures_with_and_without_ties_by_hand(tmp_path: Path) -> None:
@@ -286,6 +288,29 @@ def test_two_guideline_versions_are_two_reports_unless_asked(tmp_path: Path) -> 
     assert (mixed["label"]["answers"], mixed["label"]["raw"]["value"]) == (4, 1)
 
 
+def test_so_few_items_have_no_interval_but_a_reason(tmp_path: Path) -> None:
+    """Five items that two people answered, then six; alike in their shares of agreement."""
+    rows = [f"q-{n},{who},{n % 3 + (n == 4 and who == 'ann')}" for n in range(5) for who in PAIR]
+    few = told("--table", table(tmp_path, "\n".join([HEADER, *rows])))["questions"]["label"]
+    assert few["alpha"]["value"] is not None
+    assert few["alpha"]["low"] is None
+    assert few["alpha"]["over_items"]["reason"] == "5 items or prompts, fewer than 6"
+    assert few["kappas"][0]["kappa"]["low"] is None
+    more = "\n".join([HEADER, *rows, "q-5,ann,2", "q-5,bob,2"])
+    enough = told("--table", table(tmp_path, more))["questions"]["label"]
+    assert enough["alpha"]["low"] is not None
+    assert enough["kappas"][0]["kappa"]["low"] is not None
+
+
+def test_a_tie_rate_of_one_has_an_interval(tmp_path: Path) -> None:
+    """Three items, all answers ties. Wilson's lower end for 3 of 3: 3/(3 + 1.96²) = .438."""
+    rows = [f"q-{n},{who},tie" for n in range(3) for who in PAIR]
+    report = question(table(tmp_path, "\n".join([HEADER, *rows])), "vote", "--kind", "pairwise")
+    rate = report["figures"]["tie rate"]
+    assert (rate["value"], rate["high"], rate["method"]) == (1, 1, "Wilson")
+    assert rate["low"] == pytest.approx(3 / (3 + 1.959964**2))
+
+
 def test_an_annotator_can_be_left_out(tmp_path: Path) -> None:
     path = table(tmp_path, VOTES)
     report = question(path, "vote", "--kind", "pairwise", "--without", "cat")
@@ -368,7 +393,7 @@ def test_the_longer_text_wins_by_hand(tmp_path: Path) -> None:
     # Without: 2 of 3, 2 of 2, 1 of 2.
     assert without["value"] == pytest.approx(5 / 7)
     assert (without["n_pairable"], without["n_annotators"]) == (3, 3)
-    assert without["low"] <= without["value"] <= without["high"]
+    assert without["over_items"]["reason"] == "3 items or prompts, fewer than 6"
     assert without["guideline"] == "preference@v1"
     assert without["over_items"]["over"] == "prompts, this panel of annotators"
     text = CliRunner().invoke(main, ["-C", str(project.root), "agreement"]).output

@@ -14,9 +14,18 @@ import scipy.sparse as sp
 
 from annotate.agreement.alpha import ratio_to_one
 from annotate.agreement.figure import OVER_ITEMS
+from annotate.agreement.resampling import too_few
 from annotate.annotations import Codes
 from annotate.labels import Labels
-from annotate.statistics import LEVEL, RESAMPLES, Estimate, Reals, bootstrap, undefined
+from annotate.statistics import (
+    FEWEST_UNITS,
+    LEVEL,
+    RESAMPLES,
+    Estimate,
+    Reals,
+    bootstrap,
+    undefined,
+)
 
 DEFINITION = "Cohen's kappa: two people's agreement above chance on the items both answered (1960)"
 # Bootstrapping a kappa takes about a millisecond; a panel of 500 has 124,750 pairs.
@@ -116,7 +125,8 @@ def pairwise_kappas(
     kappas = []
     for place in range(len(table)):
         one, two = int(table.first[place]), int(table.second[place])
-        if place < intervals and not np.isnan(table.kappa[place]):
+        few = int(table.n[place]) < FEWEST_UNITS
+        if place < intervals and not few and not np.isnan(table.kappa[place]):
             cells = _confusion(of_person[one], of_person[two], len(labels.classes))
             kappa = _bootstrapped(cells, seed, resamples, confidence)
         else:
@@ -192,4 +202,6 @@ def _plain(value: float, n: int, confidence: float) -> Estimate:
     if np.isnan(value):
         return undefined("both gave every item the same label", n, OVER_ITEMS)
     reason = "made for the pairs with most items in common only"
+    if n < FEWEST_UNITS:
+        reason = too_few(n)
     return Estimate(value, None, None, n, "none", OVER_ITEMS, None, confidence, reason)

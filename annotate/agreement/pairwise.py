@@ -14,7 +14,7 @@ import scipy.sparse as sp
 from annotate.agreement.alpha import krippendorff_alpha
 from annotate.agreement.figure import Figure
 from annotate.agreement.patterns import contributions, patterns
-from annotate.agreement.raw import raw_agreement, share
+from annotate.agreement.raw import at_the_ends, raw_agreement, share
 from annotate.agreement.reasons import distinct, nothing_to_compare, undefined_figure
 from annotate.agreement.resampling import Resampling, measured
 from annotate.labels import Labels
@@ -59,7 +59,10 @@ def no_tie_agreement(
 
 
 def tie_rate(votes: Labels, *, tie: str = TIE, seed: int = 0, resamples: int = RESAMPLES) -> Figure:
-    """The share of answers that prefer neither; `n_pairable` counts all items with an answer."""
+    """The share of answers that prefer neither; `n_pairable` counts all items with an answer.
+
+    At 0 and 1 the interval over items is Wilson's, on items or prompts.
+    """
     definition = "Tie rate: the share of answers that prefer neither"
     n = distinct(votes.item)
     reason = nothing_to_compare(votes, n)
@@ -73,7 +76,8 @@ def tie_rate(votes: Labels, *, tie: str = TIE, seed: int = 0, resamples: int = R
 
     parts = contributions(votes, patterns(votes, least=1), features)
     how = Resampling(seed, resamples)
-    return measured(votes, parts, share, definition, how, pairable=n, least=0)
+    figure = measured(votes, parts, share, definition, how, pairable=n, least=0)
+    return at_the_ends(figure, votes)
 
 
 def without_ties(votes: Labels, tie: str = TIE) -> Labels:

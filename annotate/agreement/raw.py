@@ -9,7 +9,7 @@ import scipy.sparse as sp
 
 from annotate.agreement.figure import Figure, Interval
 from annotate.agreement.patterns import contributions, patterns
-from annotate.agreement.reasons import nothing_to_compare, over_items, undefined_figure
+from annotate.agreement.reasons import distinct, nothing_to_compare, over_items, undefined_figure
 from annotate.agreement.resampling import Resampling, measured
 from annotate.labels import Labels
 from annotate.statistics import LEVEL, RESAMPLES, Reals, wilson
@@ -42,7 +42,7 @@ def raw_agreement(
     parts = contributions(labels, found, features)
     how = Resampling(seed, resamples, confidence)
     figure = measured(labels, parts, share, DEFINITION, how, pairable=n, least=0)
-    return _at_the_ends(figure, labels, confidence)
+    return at_the_ends(figure, labels, confidence)
 
 
 def share(sums: Reals) -> Reals:
@@ -51,10 +51,16 @@ def share(sums: Reals) -> Reals:
     return np.divide(part, whole, out=np.full_like(part, np.nan), where=whole > 1e-9)
 
 
-def _at_the_ends(figure: Figure, labels: Labels, confidence: float) -> Figure:
-    """At 0 and 1 no resample varies; Wilson's interval, over items, still says something."""
+def at_the_ends(figure: Figure, labels: Labels, confidence: float = LEVEL) -> Figure:
+    """At 0 and 1 no resample varies; Wilson's interval still says something.
+
+    It counts each item once, however many answered it, or each prompt where the data name them.
+    """
     if figure.value not in (0.0, 1.0):
         return figure
-    ends = wilson(figure.value * figure.n, figure.n, level=confidence)
+    units = figure.n
+    if labels.prompt is not None:
+        units = min(units, distinct(labels.prompt[labels.item]))
+    ends = wilson(figure.value * units, units, level=confidence)
     panel = Interval(ends.low, ends.high, over_items(labels), "Wilson", confidence)
     return replace(figure, over_items=panel, method="Wilson")

@@ -33,7 +33,7 @@ from annotate.agreement.contributions import Contributions
 from annotate.agreement.figure import OVER_ANNOTATORS, Figure, Interval
 from annotate.agreement.reasons import context, over_items, undefined_figure
 from annotate.annotations import Annotations, Codes
-from annotate.statistics import LEVEL, RESAMPLES, Reals
+from annotate.statistics import FEWEST_UNITS, LEVEL, RESAMPLES, Reals
 
 Statistic = Callable[[Reals], Reals]
 """Sums, shape (rows, sums), to values, shape (rows,); NaN where these sums define none."""
@@ -87,7 +87,10 @@ def measured(
         return undefined_figure(data, otherwise, definition, pairable=pairable)
     rows, multiplicity = _clusters(parts, data.prompt)
     draws, units = _draws(rows, multiplicity, statistic, how), int(multiplicity.sum())
+    few = min(units, pairable)
     panel = _panel(draws, units, over_items(data), how.confidence)
+    if few < FEWEST_UNITS and panel.low is not None:
+        panel = Interval(None, None, panel.over, "none", how.confidence, too_few(few))
     people = Interval(None, None, OVER_ANNOTATORS, "none", how.confidence, panel.reason)
     if panel.low is not None:
         removed = _Removed(parts, data.prompt, statistic, total, value)
@@ -97,6 +100,11 @@ def measured(
         value, panel, people, n_pairable=pairable, definition=definition, method=JACKKNIFE,
         seed=how.seed, **context(data),
     )  # fmt: skip
+
+
+def too_few(units: int) -> str:
+    """Why so few items or prompts give no interval."""
+    return f"{units} items or prompts, fewer than {FEWEST_UNITS}"
 
 
 def _panel(draws: Reals, units: int, over: str, confidence: float) -> Interval:
