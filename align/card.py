@@ -173,7 +173,7 @@ def _others(alpha: Mapping[str, Any]) -> str:
     """Where alpha would lie with other annotators like these, as far as that can be said."""
     ends = alpha.get("over_annotators") or {}
     if ends.get("low") is None:
-        return "not known"
+        return f"not known: {ends.get('reason') or alpha.get('reason') or 'not measured'}"
     return f"[{ends['low']:.3f}, {ends['high']:.3f}]"
 
 

@@ -92,5 +92,8 @@ def test_unknown_noise_is_said() -> None:
 
 def test_unknown_agreement_is_said() -> None:
     assert "## Agreement\n\nNot measured." in card(replace(FACTS, agreement={}))
+    alpha = {"value": 0.5, "low": 0.4, "high": 0.6, "over_annotators": {"reason": "two annotators"}}
+    told = card(replace(FACTS, agreement={"vote": {"alpha": alpha}}))
+    assert "| vote | 0.500 [0.400, 0.600] | not known: two annotators |" in told
     assert interval_text({"value": None, "reason": "no data"}) == "undefined (no data)"
     assert interval_text({"value": 1.0, "low": None, "reason": "r"}) == "1.000 (no interval: r)"
