@@ -15,6 +15,7 @@ import click
 from annotate.errors import HandloomError
 
 if TYPE_CHECKING:
+    from annotate.agreement_report import TableKind
     from annotate.runs import Project, Run
 
 FILE = click.Path(path_type=Path)
@@ -75,8 +76,23 @@ table_option = click.option(
 )
 
 
-def run_or_table(run_ids: tuple[str, ...], table: Path | None) -> None:
-    """Refuse a run and a table at once."""
+TABLE_KINDS = ("label", "rating", "pairwise", "multi-label", "ranking", "text")
+judged_kind_option = click.option(
+    "--kind",
+    type=click.Choice(TABLE_KINDS),
+    help="What the labels of --table are: label, words or numbers as names (the default), or "
+    "pairwise, a, b, tie, or -3 to 3. The others are refused: `handloom agreement` measures them.",
+)
+
+
+def run_or_table(
+    run_ids: tuple[str, ...], table: Path | None, kind: TableKind | None = None
+) -> None:
+    """Refuse a run and a table at once, and the kind of a table's labels without a table."""
+    if kind is not None and table is None:
+        from annotate.errors import InputError
+
+        raise InputError("--kind goes with --table; a run's questions have their own kinds")
     if run_ids and table is not None:
         from annotate.errors import InputError
 
@@ -94,6 +110,7 @@ def chosen_pulls(project: Project, run_ids: tuple[str, ...]) -> list[Run]:
 @annotate_commands.command("judge")
 @click.argument("run_ids", metavar="[RUN]...", nargs=-1)
 @table_option
+@judged_kind_option
 @click.option("--out", type=FILE, help="With --table: the .csv or .parquet file to write.")
 @click.option(
     "--method",
@@ -109,6 +126,7 @@ def chosen_pulls(project: Project, run_ids: tuple[str, ...]) -> list[Run]:
 def judge_votes(
     run_ids: tuple[str, ...],
     table: Path | None,
+    kind: TableKind | None,
     out: Path | None,
     method: Literal["auto", "dawid-skene", "bradley-terry", "majority"],
     seed: int,
@@ -125,9 +143,9 @@ def judge_votes(
     from annotate.judge import judge
     from annotate.judge_table import judge_table
 
-    run_or_table(run_ids, table)
+    run_or_table(run_ids, table, kind)
     if table is not None:
-        judge_table(table, method).deliver(out, as_json=as_json)
+        judge_table(table, method, kind=kind).deliver(out, as_json=as_json)
         return
     if out is not None:
         raise InputError("--out goes with --table; a run's judgements lie in the run it makes")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from annotate.cli import (
+    TABLE_KINDS,
     annotate_commands,
     chosen_pulls,
     here,
@@ -20,15 +21,13 @@ from annotate.cli import (
 if TYPE_CHECKING:
     from annotate.agreement_report import Measured, TableKind
 
-KINDS = ("label", "rating", "pairwise", "multi-label", "ranking", "text")
-
 
 @annotate_commands.command("agreement")
 @click.argument("run_ids", metavar="[RUN]...", nargs=-1)
 @table_option
 @click.option(
     "--kind",
-    type=click.Choice(KINDS),
+    type=click.Choice(TABLE_KINDS),
     help="What the labels of --table are. label: words or numbers (the default). rating: numbers. "
     "pairwise: a, b, tie, or -3 to 3. multi-label: spam|rude, and | for none. "
     "ranking: x>y=z, the best first. text: anything.",

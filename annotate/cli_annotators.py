@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -11,14 +12,19 @@ from annotate.cli import (
     chosen_pulls,
     here,
     json_option,
+    judged_kind_option,
     run_or_table,
     table_option,
 )
+
+if TYPE_CHECKING:
+    from annotate.agreement_report import TableKind
 
 
 @annotate_commands.command("annotators")
 @click.argument("run_ids", metavar="[RUN]...", nargs=-1)
 @table_option
+@judged_kind_option
 @click.option(
     "--pool-versions",
     is_flag=True,
@@ -26,7 +32,11 @@ from annotate.cli import (
 )
 @json_option
 def show_annotators(
-    run_ids: tuple[str, ...], table: Path | None, pool_versions: bool, as_json: bool
+    run_ids: tuple[str, ...],
+    table: Path | None,
+    kind: TableKind | None,
+    pool_versions: bool,
+    as_json: bool,
 ) -> None:
     """Show how reliable, biased, consistent and fast each annotator is, and who stands out.
 
@@ -41,9 +51,9 @@ def show_annotators(
     from annotate.paused import paused_people
     from annotate.votes import votes_of_responses
 
-    run_or_table(run_ids, table)
+    run_or_table(run_ids, table, kind)
     if table is not None:
-        found = annotators_of_table(table, pool=pool_versions)
+        found = annotators_of_table(table, kind=kind, pool=pool_versions)
     else:
         project = here()
         runs = chosen_pulls(project, run_ids)

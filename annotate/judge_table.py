@@ -20,10 +20,14 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
-from annotate.agreement_report import set_aside
+from annotate.agreement_report import (
+    TableKind,
+    read_judgeable,
+    set_aside,
+    taken_as_names,
+)
 from annotate.consensus import Method, aggregate
 from annotate.errors import InputError, ResourceError
-from annotate.label_table import read_label_table
 from annotate.labels import Labels
 
 
@@ -41,6 +45,8 @@ class JudgedTable:
     annotators: dict[str, dict[str, Any]]
     quarantine: list[dict[str, Any]]
     merged: int
+    note: str = ""
+    """What to know of how the labels were read."""
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, JSON-able."""
@@ -52,6 +58,7 @@ class JudgedTable:
             "annotators": self.annotators,
             "quarantine": self.quarantine,
             "merged": self.merged,
+            "note": self.note or None,
         }
 
     def deliver(self, out: Path | None, *, as_json: bool) -> None:
@@ -64,6 +71,8 @@ class JudgedTable:
             print(json.dumps(self.to_dict(), indent=1))
             return
         print(f"{out}: {self.items.num_rows:,} items" if out else self.to_csv().rstrip("\n"))
+        if self.note:
+            print(self.note, file=sys.stderr)
         for line in set_aside(self.quarantine, self.merged):
             print(line, file=sys.stderr)
 
@@ -98,13 +107,21 @@ class JudgedTable:
             raise problem(error.strerror or "cannot be written", where=str(path)) from None
 
 
-def judge_table(path: Path, method: Method = "auto") -> JudgedTable:
+def judge_table(
+    path: Path, method: Method = "auto", *, kind: TableKind | None = None
+) -> JudgedTable:
     """Judge every item of a file with the columns item, annotator, label.
 
+    Args:
+        path: the file.
+        method: as for `annotate.consensus.aggregate`.
+        kind: what a label is; a name if None.
+
     Raises:
-        InputError: the file cannot be used, or has too many classes for the method.
+        InputError: the file cannot be used, has too many classes for the method, or its labels are
+            neither names nor comparisons.
     """
-    table = read_label_table(path)
+    table = read_judgeable(path, kind)
     labels = table.labels.pooled()  # a judgement is of the item, whatever it was asked under
     consensus = aggregate(labels, method)
     return JudgedTable(
@@ -115,6 +132,7 @@ def judge_table(path: Path, method: Method = "auto") -> JudgedTable:
         annotators=consensus.of_annotators(labels),
         quarantine=table.quarantine.to_pylist(),
         merged=table.merged,
+        note=taken_as_names(table.labels, kind),
     )
 
 

@@ -328,8 +328,26 @@ def test_columns_of_the_table_do_not_run_together() -> None:
     head, first, second = (re.split(r" {2,}", line) for line in said[3:6])
     assert head[:3] == ["annotator", "labels", "accuracy"]
     assert head[-1] == "seconds"
-    assert first == ["anna", "1,000,000", *["100 [100, 100]"] * 9, "0.343 [0.334, 0.365]"]
+    assert first == ["anna", "1,000,000", *["100 [100, 100] n=100"] * 9, "0.343 [0.334, 0.365] n=9"]
     assert second == ["ben" * 9, "1", *["-"] * 10]
+
+
+def test_every_figure_printed_has_its_n_and_what_it_lacks_a_reason() -> None:
+    """cat answered one gold item, wrongly; dan none."""
+    share = Estimate(0.5, 0.4, 0.6, 40, "", "")
+    of_gold = {
+        "cat": Estimate(0.0, None, None, 1, "", "", reason="one prompt only"),
+        "dan": Estimate(None, None, None, 0, "", "", reason="they answered no gold item"),
+    }
+    people = [
+        PersonFigures(name, 40, dict.fromkeys(FIGURES, share) | {"gold": gold})
+        for name, gold in of_gold.items()
+    ]
+    said = AnnotatorReport("a run", [PanelFigures("vote", "", people)], []).lines()
+    assert "0 n=1" in said[4]
+    assert "50 [40, 60] n=" not in said[4].replace("[40, 60] n=40", "")  # n is that of the labels
+    assert "gold, no interval: one prompt only (cat)" in said
+    assert "gold, no figure: they answered no gold item (dan)" in said
 
 
 def test_the_command_reads_any_table(tmp_path: Path) -> None:

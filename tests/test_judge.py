@@ -196,6 +196,28 @@ def test_a_table_of_labels_is_judged(tmp_path: Path) -> None:
     assert set(modelled.annotators) == {"ann", "bob", "cat"}
 
 
+def test_only_labels_that_are_right_or_wrong_are_judged(tmp_path: Path) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_text("item,annotator,label\nq,ann,4\nq,bob,5\nr,ann,2\nr,bob,3\n")
+    for command in ("judge", "annotators"):
+        asked = [command, "--table", str(path), "--kind"]
+        refused = CliRunner().invoke(main, [*asked, "rating"])
+        assert refused.exit_code == 1
+        assert "nobody's labels are right or wrong" in refused.output
+        assert f"handloom agreement --table {path} --kind rating" in refused.output
+        plain = CliRunner().invoke(main, asked[:-1])
+        assert "labels are taken as names" in plain.output
+        assert "look like --kind rating" in plain.output
+        assert "taken as names" not in CliRunner().invoke(main, [*asked, "label"]).output
+
+
+def test_comparisons_of_a_table_are_judged_by_their_side(tmp_path: Path) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_text("item,annotator,label\nq,ann,3\nq,bob,1\nq,cat,-1\n")
+    (row,) = judge_table(path, "majority", kind="pairwise").items.to_pylist()
+    assert (row["label"], row["p(a)"], row["p(tie)"]) == ("a", pytest.approx(2 / 3), 0)
+
+
 def test_an_even_split_has_no_label(tmp_path: Path) -> None:
     path = tmp_path / "labels.csv"
     path.write_text("item,annotator,label\nq,ann,good\nq,bob,bad\n")

@@ -11,7 +11,12 @@ text.py       the terminal's table and the Markdown
 from __future__ import annotations
 
 from annotate.agreement_report.of_run import outputs_behind, reports_of_answers
-from annotate.agreement_report.of_table import TableKind, agreement_of_table
+from annotate.agreement_report.of_table import (
+    TableKind,
+    agreement_of_table,
+    read_judgeable,
+    taken_as_names,
+)
 from annotate.agreement_report.report import AgreementReport, Measured, agreement_report
 from annotate.agreement_report.text import set_aside
 
@@ -22,6 +27,8 @@ __all__ = [
     "agreement_of_table",
     "agreement_report",
     "outputs_behind",
+    "read_judgeable",
     "reports_of_answers",
     "set_aside",
+    "taken_as_names",
 ]

@@ -30,7 +30,7 @@ from annotate.agreement_report.length import COMPARISONS, NO_TEXTS, no_baseline
 from annotate.agreement_report.report import Measured, agreement_report, by_version, require_names
 from annotate.annotations import Codes, MultiLabels, Rankings, Texts
 from annotate.errors import InputError
-from annotate.label_table import read_label_table
+from annotate.label_table import LabelTable, read_label_table
 from annotate.labels import Labels, factorize
 from annotate.question_labels import Answers
 from annotate.votes import CLASSES
@@ -85,6 +85,44 @@ def agreement_of_table(
     return Measured(str(path), reports, table.quarantine.to_pylist(), table.merged)
 
 
+def read_judgeable(path: Path, kind: TableKind | None = None) -> LabelTable:
+    """The labels of a file whose true classes can be asked for: names, or sides of comparisons.
+
+    Args:
+        path: as for `read_label_table`.
+        kind: what a label is; names if None.
+
+    Raises:
+        InputError: the file cannot be used, or its kind has no classes that are right or wrong.
+    """
+    if kind not in (None, "label", "pairwise"):
+        raise InputError(
+            f"of --kind {kind} nobody's labels are right or wrong as a whole: a label one step off "
+            "would count like any other",
+            remedy=f"`handloom agreement --table {path} --kind {kind}` measures how far people "
+            "agree; where your labels are names, --kind label",
+        )
+    table = read_label_table(path, check=_CHECKS.get(kind) if kind else None)
+    return replace(table, labels=_signed(table.labels)[0]) if kind == "pairwise" else table
+
+
+def taken_as_names(labels: Labels, kind: TableKind | None) -> str:
+    """A warning where labels look like ratings or rankings and nobody said what they are."""
+    names = labels.classes
+    if kind is not None or len(names) < 3:
+        return ""
+    if all(not _no_number(name) for name in names):
+        looks = "rating"
+    elif all(">" in name for name in names):
+        looks = "ranking"
+    else:
+        return ""
+    return (
+        f"labels are taken as names, equal or not; they look like --kind {looks}, which `handloom "
+        "agreement` measures (--kind label: they are names)"
+    )
+
+
 def _no_number(cell: str) -> str:
     try:
         return "" if math.isfinite(float(cell)) else f'"{cell}" is no finite number'
@@ -134,6 +172,16 @@ _CHECKS: Mapping[TableKind, Callable[[str], str]] = {
 
 def _comparisons(labels: Labels) -> dict[str, Answers]:
     """The votes, and the strengths where every answer has one."""
+    votes, signed = _signed(labels)
+    if any(name.lower() in _SIDES for name in labels.classes):
+        return {"vote": votes}
+    values, place = np.unique(signed, return_inverse=True)
+    strengths = replace(labels, label=place[labels.label], classes=[str(v) for v in values])
+    return {"vote": votes, "strength": strengths}
+
+
+def _signed(labels: Labels) -> tuple[Labels, Codes]:
+    """Votes for a, b or neither, and the strength of each class of the labels."""
     words = [name.lower() in _SIDES for name in labels.classes]
     signed = np.array(
         [
@@ -143,11 +191,7 @@ def _comparisons(labels: Labels) -> dict[str, Answers]:
         dtype=np.int64,
     )
     votes = replace(labels, label=np.sign(signed)[labels.label] + 1, classes=list(CLASSES))
-    if any(words):
-        return {"vote": votes}
-    values, place = np.unique(signed, return_inverse=True)
-    strengths = replace(labels, label=place[labels.label], classes=[str(v) for v in values])
-    return {"vote": votes, "strength": strengths}
+    return votes, signed
 
 
 def _sets(labels: Labels) -> dict[str, Answers]:

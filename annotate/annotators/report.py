@@ -16,6 +16,7 @@ from annotate.statistics import Estimate
 
 # Flags, reasons and set-aside rows shown as text; the JSON has all.
 _SHOWN = 40
+_NAMED = 5  # people named beside a reason
 _HEADS = {
     "accuracy": "accuracy", "agreement": "agree", "ties": "ties", "first": "first",
     "longer": "longer", "repeated": "repeated", "swapped": "swapped", "gold": "gold",
@@ -82,6 +83,8 @@ class AnnotatorReport:
     merged: int = 0
     table: str = ""
     """The file it is about; empty for runs."""
+    note: str = ""
+    """What to know of how its labels were read."""
 
     @property
     def flags(self) -> list[Finding]:
@@ -92,6 +95,7 @@ class AnnotatorReport:
         """Everything, JSON-able."""
         return {
             "source": self.source,
+            "note": self.note or None,
             "level": LEVEL,
             "min_labels": MIN_LABELS,
             "panels": [panel.to_dict() for panel in self.panels],
@@ -103,7 +107,7 @@ class AnnotatorReport:
 
     def lines(self) -> list[str]:
         """The report as text: a table a panel, the flags, and what to do next."""
-        lines = [self.source]
+        lines = [self.source, *([self.note] if self.note else [])]
         for panel in self.panels:
             lines += ["", panel.title, *_table(panel.people)]
         lines += ["", *self._verdict(), *self._set_aside(), "", f"next {self.next_command()}"]
@@ -163,6 +167,7 @@ def report(
     quarantine: Sequence[dict[str, Any]] = (),
     merged: int = 0,
     table: str = "",
+    note: str = "",
 ) -> AnnotatorReport:
     """Every figure of every annotator, and all tests, controlled together.
 
@@ -173,6 +178,7 @@ def report(
         quarantine: rows of a file that could not be used.
         merged: rows of a file that repeated an earlier one.
         table: the file, if it is about one.
+        note: what to know of how its labels were read.
     """
     return AnnotatorReport(
         source=source,
@@ -181,6 +187,7 @@ def report(
         quarantine=list(quarantine),
         merged=merged,
         table=table,
+        note=note,
     )
 
 
@@ -203,11 +210,14 @@ def _lowest(estimate: Estimate) -> float:
 
 
 def _table(people: Sequence[PersonFigures]) -> list[str]:
-    """Shares in percent with 95 % intervals; columns that nobody has are left out, with why."""
+    """Shares in percent with 95 % intervals; columns that nobody has are left out, with why.
+
+    n stands beside what does not rest on all of the person's labels.
+    """
     columns = [["annotator", *map(_called, people)]]
     columns.append(["labels", *(f"{person.labels:,}" for person in people)])
     columns += [
-        [head, *(_percent(person.figures[name]) for person in people)]
+        [head, *(_percent(person.figures[name], person.labels) for person in people)]
         for name, head in _HEADS.items()
         if _known(people, name)
     ]
@@ -222,7 +232,25 @@ def _table(people: Sequence[PersonFigures]) -> list[str]:
         if not _known(people, name) and name != "reliability":
             reasons = sorted({person.figures[name].reason for person in people})
             lines.append(f"no {_HEADS.get(name, name)}: {'; '.join(reasons)}")
-    return lines
+    return [*lines, *_without_interval(people)]
+
+
+def _without_interval(people: Sequence[PersonFigures]) -> list[str]:
+    """Why figures that have a value lack an interval, or single people a value, by figure."""
+    lacking: dict[str, list[str]] = {}
+    for name in (*_HEADS, "seconds"):
+        if not _known(people, name):
+            continue
+        for person in people:
+            found = person.figures[name]
+            if found.low is None:
+                what = "no interval" if found.value is not None else "no figure"
+                told = f"{_HEADS.get(name, name)}, {what}: {found.reason}"
+                lacking.setdefault(told, []).append(person.name)
+    return [
+        f"{told} ({', '.join(names[:_NAMED])}{' …' if len(names) > _NAMED else ''})"
+        for told, names in lacking.items()
+    ]
 
 
 def _known(people: Sequence[PersonFigures], name: str) -> bool:
@@ -235,17 +263,19 @@ def _called(person: PersonFigures) -> str:
     return person.name + (f" ({', '.join(notes)})" if notes else "")
 
 
-def _percent(estimate: Estimate) -> str:
+def _percent(estimate: Estimate, labels: int) -> str:
+    """As in "86 [80, 90]"; with n where it rests on another number than the person's labels."""
     if estimate.value is None:
         return "-"
+    n = f" n={estimate.n:,}" if estimate.n != labels else ""
     if estimate.low is None or estimate.high is None:
-        return f"{100 * estimate.value:.0f}"
-    return f"{100 * estimate.value:.0f} [{100 * estimate.low:.0f}, {100 * estimate.high:.0f}]"
+        return f"{100 * estimate.value:.0f}{n}"
+    return f"{100 * estimate.value:.0f} [{100 * estimate.low:.0f}, {100 * estimate.high:.0f}]{n}"
 
 
 def _seconds(estimate: Estimate) -> str:
     if estimate.value is None:
         return "-"
     if estimate.low is None or estimate.high is None:
-        return f"{estimate.value:.3g}"
-    return f"{estimate.value:.3g} [{estimate.low:.3g}, {estimate.high:.3g}]"
+        return f"{estimate.value:.3g} n={estimate.n:,}"
+    return f"{estimate.value:.3g} [{estimate.low:.3g}, {estimate.high:.3g}] n={estimate.n:,}"

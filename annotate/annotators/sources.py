@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from annotate.agreement_report import TableKind, read_judgeable, taken_as_names
 from annotate.annotators.from_mixed import answers_to_tests
 from annotate.annotators.from_votes import Beside, panels_of_votes
 from annotate.annotators.panel import Panel
 from annotate.annotators.report import AnnotatorReport, report
 from annotate.errors import ProjectError
-from annotate.label_table import read_label_table
 from annotate.labels import Labels
 from annotate.publishing import shown_tables
 from annotate.question_labels import question_labels
@@ -67,19 +67,27 @@ def annotators_of_runs(
     return report(source, panels, paused=paused)
 
 
-def annotators_of_table(path: Path, *, pool: bool = False) -> AnnotatorReport:
+def annotators_of_table(
+    path: Path, *, kind: TableKind | None = None, pool: bool = False
+) -> AnnotatorReport:
     """Every annotator of a CSV or Parquet file, as `read_label_table` takes it.
 
+    Args:
+        path: the file.
+        kind: what a label is; a name if None.
+        pool: take versions of the guideline together.
+
     Raises:
-        InputError: the file cannot be used.
+        InputError: the file cannot be used, or its labels are neither names nor comparisons.
     """
-    table = read_label_table(path)
+    table = read_judgeable(path, kind)
     return report(
         str(path),
         panels_of_labels(table.labels, "label", pool=pool),
         quarantine=table.quarantine.to_pylist(),
         merged=table.merged,
         table=str(path),
+        note=taken_as_names(table.labels, kind),
     )
 
 
