@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,8 +22,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from annotate.agreement.resampling import too_few
 from annotate.errors import ProjectError
-from annotate.statistics import Estimate, Reals, bootstrap, undefined
+from annotate.statistics import FEWEST_UNITS, Estimate, Reals, bootstrap, undefined
 from annotate.votes import votes_by_version
 
 QUESTION = "clause"
@@ -173,7 +174,10 @@ def _share(rows: pd.DataFrame, column: str, seed: int) -> Estimate:
     def share(weights: Reals) -> Reals:
         return np.asarray((weights @ distinct[:, 0]) / (weights @ distinct[:, 1]))
 
-    return bootstrap(share, multiplicity, over=OVER, seed=seed)
+    found = bootstrap(share, multiplicity, over=OVER, seed=seed)
+    if found.n < FEWEST_UNITS:
+        return replace(found, low=None, high=None, method="none", reason=too_few(found.n))
+    return found
 
 
 def clause_lines(figures: Sequence[ClauseFigures]) -> list[str]:

@@ -44,6 +44,8 @@ def test_pairs_of_answers_are_counted_by_clause() -> None:
     assert truth.shared.value == pytest.approx(2 / 5)
     assert truth.agreement.value == pytest.approx(2 / 5)
     assert truth.agreement.n == 3  # prompts
+    assert (truth.agreement.low, truth.shared.low) == (None, None)
+    assert truth.agreement.reason == "3 items or prompts, fewer than 6"
     assert truth.examples == ("i-1",)
     clear = found["clear"]  # ann-bob on 2; ann-cat and bob-cat on 3
     assert (clear.answers, clear.opposed, clear.agreement.value) == (2, 0, pytest.approx(1 / 3))
