@@ -77,7 +77,7 @@ def test_the_effect_of_a_new_version_is_measured_against_a_control(project: Proj
     assert said.exit_code == 0, said.output
     assert "under preference@v2: agreement" in said.output
     said = CliRunner().invoke(main, ["guideline", "clauses", pull(project, new).id])
-    assert "truth: ticked in 24 answers on 12 items" in said.output
+    assert "truth (preference@v2): ticked in 24 answers on 12 items" in said.output
 
 
 def test_too_little_and_other_questions_are_refused(project: Project) -> None:
