@@ -186,7 +186,7 @@ def written(project: Project, tiny: str, extra: str, arguments: str = "") -> Pat
     ("extra", "arguments", "models"),
     [
         ("lora: {r: 4, alpha: 8, dora: true}", ", learning_rate: 1.0e-2", 1),
-        ("prefix: {tokens: 4}", ", learning_rate: 1.0e-1", 1),
+        pytest.param("prefix: {tokens: 4}", ", learning_rate: 1.0e-1", 1, marks=pytest.mark.slow),
         ("", ", learning_rate: 2.0e-3", 1),
         ("", ", learning_rate: 2.0e-3, precompute_ref_log_probs: false", 2),
     ],

@@ -108,7 +108,7 @@ def written(project: Project, text: str) -> Path:
     return path
 
 
-@pytest.mark.parametrize("method", ["dpo", "kto"])
+@pytest.mark.parametrize("method", ["dpo", pytest.param("kto", marks=pytest.mark.slow)])
 def test_the_number_of_steps_is_that_of_the_training(
     project: Project, tiny: Path, method: str
 ) -> None:

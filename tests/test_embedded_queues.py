@@ -18,7 +18,9 @@ def team(argilla_server: RunningArgilla) -> Team:
     return Team(argilla_server, people=15)
 
 
-@pytest.mark.parametrize("overlap", [1, 2, 3])
+@pytest.mark.parametrize(
+    "overlap", [1, pytest.param(2, marks=pytest.mark.slow), pytest.param(3, marks=pytest.mark.slow)]
+)
 def test_many_at_once_submit_no_more_than_is_needed(team: Team, overlap: int) -> None:
     records = 120
     dataset = team.dataset(records, overlap)

@@ -171,9 +171,9 @@ def test_what_is_advised_would_fit(setup: Setup, share: float) -> None:
     ("method", "chosen", "arguments"),
     [
         ("sft", {}, {}),
-        ("sft", {}, {"gradient_checkpointing": True}),
+        pytest.param("sft", {}, {"gradient_checkpointing": True}, marks=pytest.mark.slow),
         ("sft", {"lora": {"r": 8, "dropout": 0.1}}, {}),
-        ("dpo", {"lora": {"r": 8}}, {}),
+        pytest.param("dpo", {"lora": {"r": 8}}, {}, marks=pytest.mark.slow),
     ],
     ids=["all weights", "checkpointing", "lora", "dpo and lora"],
 )

@@ -134,7 +134,7 @@ def test_a_bad_gold_item_is_one_clear_line(
 
 def test_gold_without_a_file_and_shares_over_one_are_refused(project: Project) -> None:
     run = make_generated(project, 2)
-    with pytest.raises(InputError, match="no such file"):
+    with pytest.raises(InputError, match="there are no gold items for preference"):
         push(project, run, gold=0.5)
     with pytest.raises(InputError, match="--repeats is a share from 0 to 1, not 5"):
         push(project, run, repeats=5.0)

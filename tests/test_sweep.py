@@ -27,7 +27,7 @@ method: sft
 model: {model}
 demonstrations: {{source: support-desk, n: 40}}
 max_length: 192
-trainer: {{num_train_epochs: 3, per_device_train_batch_size: 8, learning_rate: 5.0e-3}}
+trainer: {{num_train_epochs: 2, per_device_train_batch_size: 8, learning_rate: 5.0e-3}}
 """
 LEARNING_RATE = Dimension("trainer.learning_rate", (1e-6, 5e-3))
 
@@ -125,24 +125,24 @@ def test_an_interrupted_sweep_goes_on_with_the_same_trials(
 ) -> None:
     space = [Dimension("trainer.learning_rate", low=1e-4, high=1e-2, logarithmic=True)]
     project, path = project_with(tmp_path / "a", tiny)
-    whole = sweep(project, path, space, trials=3)
+    whole = sweep(project, path, space, trials=2)
     other, path = project_with(tmp_path / "b", tiny)
     begun = step.train
     count = 0
 
-    def killed_at_the_third(*given: object, **more: object) -> object:
+    def killed_at_the_second(*given: object, **more: object) -> object:
         nonlocal count
         count += 1
-        if count == 3:
+        if count == 2:
             raise KeyboardInterrupt
         return begun(*given, **more)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
-        patch.setattr(step, "train", killed_at_the_third)
+        patch.setattr(step, "train", killed_at_the_second)
         with pytest.raises(KeyboardInterrupt):
-            sweep(other, path, space, trials=3)
-    assert [run.step for run in other.all_runs()] == ["train", "train"]
-    resumed = sweep(other, path, space, trials=3)
+            sweep(other, path, space, trials=2)
+    assert [run.step for run in other.all_runs()] == ["train"]
+    resumed = sweep(other, path, space, trials=2)
     assert resumed.id == whole.id
     kept = ["number", "values", "figure", "path"]
     assert resumed.read("trials").select(kept) == whole.read("trials").select(kept)
@@ -211,7 +211,7 @@ def test_a_field_that_is_none_is_one_line(
 
 def test_the_command_prints_the_trials_and_the_next_command(tmp_path: Path, tiny: Path) -> None:
     project, path = project_with(tmp_path, tiny)
-    path.write_text(path.read_text().replace("num_train_epochs: 3", "num_train_epochs: 1"))
+    path.write_text(path.read_text().replace("num_train_epochs: 2", "num_train_epochs: 1"))
     arguments = ["-C", str(project.root), "sweep", str(path), "--trials", "2"]
     # A rate at which the loss is no number: that trial fails, and the sweep goes on.
     arguments += ["--over", "trainer.learning_rate=1.0e+30,1e-3", "--seed", "1"]
