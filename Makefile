@@ -6,6 +6,8 @@ ARGS ?=
 BIN := $(VENV)/bin
 export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
+# Two test processes that both compute on two threads wait for each other more than they compute.
+test slow coverage: export OMP_NUM_THREADS := 1
 
 .PHONY: help demo test slow check format coverage browser services clean
 help:
