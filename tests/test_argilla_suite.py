@@ -89,7 +89,11 @@ def run(
     report = folder / "report.json"
     repository = ADAPTER.parent.parent
     places = [suite.folder / "tools", suite.folder, ADAPTER, repository]
-    own = {name: value for name, value in os.environ.items() if "ARGILLA" not in name}
+    # Its pytest is no worker of ours, even where we are one.
+    ours = ("ARGILLA", "PYTEST")
+    own = {
+        name: value for name, value in os.environ.items() if not any(word in name for word in ours)
+    }
     own |= {
         "PYTHONPATH": os.pathsep.join(map(str, places)),
         "HANDLOOM_SUITE_HOME": str(folder),
