@@ -118,6 +118,8 @@ def test_it_finds_the_better_learning_rate_and_no_trial_is_a_rounds_model(
     assert newest_model(project).name == "base"
     assert verify(project) == []
     assert sweep(project, path, [LEARNING_RATE], trials=3).id == run.id
+    assert run.parents == []  # demonstrations and a folder's model: no run is behind it
+    assert run.manifest["settings"]["model"] == "model"
 
 
 def test_an_interrupted_sweep_goes_on_with_the_same_trials(

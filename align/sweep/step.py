@@ -18,10 +18,11 @@ import pyarrow as pa
 import yaml
 from pydantic import ValidationError
 
-from align.recipe import FORMS, Recipe, check_trainer_arguments
+from align.model import model_before, resolve_model, weights
+from align.recipe import FORMS, Recipe, Tuning, check_trainer_arguments
 from align.sweep.space import Dimension, with_values
 from align.sweep.trials import COMPLETE, FAILED, STOPPED, Median, Outcome, study_of
-from align.train import config_class, read_recipe, train
+from align.train import build_of, config_class, read_recipe, train
 from align.training import LOG, watched_by
 from annotate.errors import InputError, ResourceError, TrainingError
 from annotate.records import table_from_rows
@@ -101,18 +102,24 @@ def sweep(
 
 
 def _plan(project: Project, wanted: Sweep) -> RunPlan:
-    builds = [run for run in project.all_runs() if run.step == "build"]
-    named = wanted.given["data"] or getattr(wanted.recipe, "data", None)
-    built = project.resolve(named) if named else builds[-1] if builds else None
-    settings = {
+    """Data and model as the trials will find them: with others it is another sweep."""
+    settings: dict[str, Any] = {
         "recipe": wanted.recipe.model_dump(mode="json"),
         "over": [one.to_text() for one in wanted.space],
         "trials": wanted.trials,
         "figure": wanted.figure,
         "maximise": wanted.maximise,
     }
-    parents = () if built is None else (built,)
-    return RunPlan("sweep", built.round if built else 0, parents, settings, wanted.seed)
+    recipe = wanted.recipe
+    if not isinstance(recipe, Tuning):
+        return RunPlan("sweep", 0, (), settings, wanted.seed)
+    built = None if getattr(recipe, "demonstrations", None) else build_of(project, recipe)
+    round = built.round if built else 0
+    ref = resolve_model(project, recipe.model) if recipe.model else model_before(project, round)
+    parents = tuple(run for run in (built, ref.run) if run is not None)
+    settings["model"] = ref.name
+    inputs = () if ref.run else weights(ref)
+    return RunPlan("sweep", round, parents, settings, wanted.seed, inputs)
 
 
 def _all_trials(project: Project, wanted: Sweep, draft: Draft) -> list[Outcome]:
