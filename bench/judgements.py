@@ -10,8 +10,10 @@ pairs, times all). `--quick` is a tenth of the items and one larger size: about 
 
 Every measured thing runs in a process of its own, which makes its data first: `seconds` are of the
 call alone, the median of `--repeats`, `rss_mb` the most memory the whole process ever had. `ratio`
-is the library's time over ours. What the libraries find must be what we find. The load of the
-machine is in the result. The last line is one JSON object.
+is the library's time over ours. What the libraries find must be what we find. `growth` is the power
+of the number of answers that time grows by, over all sizes: 1 is linear. How many iterations
+Dawid–Skene takes depends on the answers and not on how many they are: `iterations` says it, and its
+growth is that of one. The load of the machine is in the result. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -79,11 +81,13 @@ def kappas(labels: Labels) -> list[float]:
     return [len(table), float(np.nanmean(table.kappa[:PAIRS]))]
 
 
-def dawid_skene(labels: Labels) -> list[int]:
-    """The first items' classes."""
+def dawid_skene(labels: Labels) -> dict[str, Any]:
+    """The first items' classes, and how many iterations they took."""
     from annotate import consensus
 
-    return [int(best) for best in consensus.dawid_skene(labels).best[:QUICK_ITEMS]]
+    found = consensus.dawid_skene(labels)
+    best = [int(best) for best in found.best[:QUICK_ITEMS]]
+    return {"best": best, "iterations": len(found.objective)}
 
 
 def majority(labels: Labels) -> list[int]:
@@ -216,6 +220,8 @@ def same(ours: Any, theirs: Any) -> float:
     if isinstance(theirs, float):
         number = ours[-1] if isinstance(ours, list) else ours
         return float(abs(number - theirs) < 1e-9)
+    if isinstance(ours, dict):
+        ours = ours["best"]
     decided = [at for at, best in enumerate(ours) if best >= 0]
     return round(float(np.mean([ours[at] == theirs[at] for at in decided])), 4)
 
@@ -226,22 +232,24 @@ def run(items: int, growth: tuple[int, ...], repeats: int) -> dict[str, Any]:
     seconds: dict[str, dict[str, float]] = {name: {} for name in OURS}
     rss: dict[str, dict[str, int]] = {name: {} for name in OURS}
     first: dict[str, dict[str, Any]] = {}
+    iterations: dict[str, int] = {}
     for size in (items, *growth):
         for name in OURS:
-            measured = apart(name, size, repeats if size == items else 1)
+            measured = apart(name, size, repeats)
             first.setdefault(name, measured)
+            if name == "dawid_skene":
+                iterations[str(size * OVERLAP)] = measured["found"]["iterations"]
             seconds[name][str(size * OVERLAP)] = round(measured["seconds"], 3)
             rss[name][str(size * OVERLAP)] = round(measured["rss_mb"])
-    largest, smallest = max(items, *growth), min(growth)
     return {
         "seconds": seconds,
         "rss_mb": rss,
         "ratio": compare(items, first, repeats),
-        # Time grows by this power of the number of answers between the larger sizes.
         "growth": {
-            name: power(seconds[name], smallest if smallest < largest else items, largest)
-            for name in OURS
+            name: power(each, iterations if name == "dawid_skene" else {})
+            for name, each in seconds.items()
         },
+        "iterations": {"dawid_skene": iterations},
         "kappas": first["kappas"]["found"][0],
         "people": PEOPLE,
         "resamples": RESAMPLES,
@@ -256,10 +264,11 @@ def run(items: int, growth: tuple[int, ...], repeats: int) -> dict[str, Any]:
     }
 
 
-def power(seconds: dict[str, float], small: int, large: int) -> float:
-    """The exponent of growth between two sizes: 1 is linear."""
-    times = seconds[str(large * OVERLAP)] / max(seconds[str(small * OVERLAP)], 1e-3)
-    return round(float(np.log(max(times, 1e-3)) / np.log(large / small)), 2)
+def power(seconds: dict[str, float], iterations: dict[str, int]) -> float:
+    """The exponent of growth, by least squares of the logarithms; of one iteration, if any."""
+    times = [max(took, 1e-3) / iterations.get(size, 1) for size, took in seconds.items()]
+    slope, _ = np.polyfit(np.log([int(size) for size in seconds]), np.log(times), 1)
+    return round(float(slope), 2)
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 from collections import Counter
@@ -169,6 +170,13 @@ def test_kappa_is_scikit_learns(table: list[list[int]]) -> None:
         answers = [(who, at, said) for at, row in enumerate(table) for who, said in enumerate(row)]
         mean = np.mean([value(pair.kappa) for pair in found])
         assert mean == pytest.approx(AnnotationTask(data=answers).kappa(), abs=1e-9)
+
+
+def test_kappas_are_the_same_in_blocks_of_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    labels = labels_of(["a b c b a b c", "a b b . a b a", "b . a c c . a", ". c . . a a b"])
+    whole = kappa_table(labels)
+    monkeypatch.setattr(importlib.import_module("annotate.agreement.kappa"), "_ITEMS", 3)
+    np.testing.assert_equal(vars(kappa_table(labels)), vars(whole))
 
 
 def test_kappa_by_hand() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 
 import numpy as np
@@ -188,6 +189,15 @@ def test_it_is_the_same_whatever_the_order_of_answers() -> None:
         labels.items, labels.annotators, labels.classes,
     )  # fmt: skip
     assert np.allclose(dawid_skene(labels).probability, dawid_skene(shuffled).probability)
+
+
+def test_it_is_the_same_in_blocks_of_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, labels, _ = simulated(100, 3, 3)
+    whole = dawid_skene(labels)
+    monkeypatch.setattr(importlib.import_module("annotate.consensus.dawid_skene"), "_BLOCK", 7)
+    blocks = dawid_skene(labels)
+    np.testing.assert_allclose(blocks.probability, whole.probability, atol=1e-12)
+    np.testing.assert_allclose(blocks.objective, whole.objective, rtol=1e-12)
 
 
 def test_one_class_needs_no_model_and_too_many_are_refused() -> None:

@@ -84,9 +84,10 @@ def contributions(labels: Labels, found: Patterns, features: Features) -> Contri
     nothing.
     """
     classes = len(labels.classes)
-    pattern = found.of_item[labels.item]
-    key = np.where(pattern >= 0, pattern * classes + labels.label, -1)
-    distinct, loss = _distinct(key, len(found.multiplicity) * classes)
+    # Below 0 for the answers to items that show no pattern.
+    start = np.where(found.of_item >= 0, found.of_item * classes, -classes)
+    key = start[labels.item] + labels.label
+    distinct, loss = _distinct(key, len(found.multiplicity) * classes, spare=classes)
     before = found.counts[distinct // classes] if len(distinct) else found.counts[:0]
     one = sp.csr_array(
         (np.ones(len(distinct)), (np.arange(len(distinct)), distinct % classes)),
@@ -104,11 +105,18 @@ def contributions(labels: Labels, found: Patterns, features: Features) -> Contri
     )  # fmt: skip
 
 
-def _distinct(key: Codes, cells: int) -> tuple[Codes, Codes]:
-    """The keys that occur, and each entry's place among them; -1 stays -1."""
+def _distinct(key: Codes, cells: int, *, spare: int) -> tuple[Codes, Codes]:
+    """The keys below `cells` that occur, and each entry's place among them; -1 for those below 0.
+
+    Args:
+        spare: no key is below its negative.
+    """
     if cells > _COUNTABLE:
         distinct, place = np.unique(key, return_inverse=True)
         negative = int(np.searchsorted(distinct, 0))
         return distinct[negative:], np.asarray(place - negative).clip(min=-1)
-    occurs = np.bincount(key[key >= 0], minlength=cells) > 0
-    return np.flatnonzero(occurs), np.where(key >= 0, numbered(key, occurs), -1)
+    # A key below 0 counts from the end, as any index: its cells stay behind those of all others.
+    occurs = np.zeros(cells + spare, dtype=bool)
+    occurs[key] = True
+    occurs[cells:] = False
+    return np.flatnonzero(occurs), numbered(key, occurs)

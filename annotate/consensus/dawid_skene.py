@@ -11,7 +11,8 @@ annotators here often have few answers:
 
 EM then raises the penalised log-likelihood at every step. Start and result are deterministic.
 
-Cost: two sparse products an iteration, O(answers × classes); 400,000 answers one to two seconds.
+Cost: two sparse products an iteration, O(answers × classes), both of which read the answers item
+by item and meet only the tables of confusions out of turn; 400,000 answers take about a second.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ TOLERANCE = 1e-8
 MAX_ITERATIONS = 2000
 # Cells of all confusion matrices: 400 MB.
 _MAX_CELLS = 50_000_000
+# Items whose classes are computed at once: what is in between stays in the processor's cache.
+_BLOCK = 16_384
 _TINY = 1e-300
 
 
@@ -135,9 +138,11 @@ class _Votes:
             (np.ones(len(labels)), (labels.item, labels.annotator * self.classes + labels.label)),
             shape=(len(labels.items), self.people * self.classes),
         )
-        self.by_said = self.by_item.T.tocsr()
+        self.blocks = [
+            (slice(start, start + _BLOCK), self.by_item[start : start + _BLOCK])
+            for start in range(0, len(labels.items), _BLOCK)
+        ]
         self.answered = np.bincount(labels.item, minlength=len(labels.items)) > 0
-        self.all_answered = bool(self.answered.all())
         self.believed = _believed(labels)
         pseudo_items = self.believed[self.answered].sum(axis=0)
         weight = prior_items * self.classes / max(1, int(self.answered.sum()))
@@ -181,14 +186,18 @@ class _Em:
         if self.pooled:
             by_said = np.broadcast_to(by_said, (votes.people, votes.classes, votes.classes))
         log_prior = np.log(np.maximum(self.prior, _TINY))
-        # Classes first: numpy adds long rows many times faster than many short ones.
-        log_joint = np.ascontiguousarray((votes.by_item @ by_said.reshape(-1, votes.classes)).T)
-        log_joint += log_prior[:, None]
-        top = log_joint.max(axis=0)
-        joint = np.exp(log_joint - top)
-        total = (joint + joint[::-1]).sum(axis=0) / 2
-        self.probability = np.ascontiguousarray((joint / total).T)
-        likelihood = float((np.log(total) + top)[votes.answered].sum())
+        by_said = np.ascontiguousarray(by_said.reshape(-1, votes.classes))
+        likelihood, probability = 0.0, np.empty((votes.by_item.shape[0], votes.classes))
+        for rows, answers in votes.blocks:
+            # Classes first: numpy adds long rows many times faster than many short ones.
+            log_joint = np.ascontiguousarray((answers @ by_said).T)
+            log_joint += log_prior[:, None]
+            top = log_joint.max(axis=0)
+            joint = np.exp(log_joint - top)
+            total = (joint + joint[::-1]).sum(axis=0) / 2
+            probability[rows] = (joint / total).T
+            likelihood += float((np.log(total) + top)[votes.answered[rows]].sum())
+        self.probability = probability
         cells = (pseudo_votes * log_confusion).reshape(len(log_confusion), -1)
         penalty = float(_mirrored_sum(cells).sum() + _mirrored_sum(votes.pseudo_items * log_prior))
         self.objective.append(likelihood + penalty)
@@ -196,11 +205,11 @@ class _Em:
     def _maximise(self, pseudo_votes: Reals | float) -> None:
         """M step: class shares and confusion matrices from the expected counts."""
         votes, classes = self.votes, self.votes.classes
-        by_class = np.ascontiguousarray(self.probability.T)
-        if not votes.all_answered:
-            by_class = by_class[:, votes.answered]
-        shares = by_class.sum(axis=1) + votes.pseudo_items
-        counts = np.asarray(votes.by_said @ self.probability)
+        shares = votes.pseudo_items + sum(
+            np.ascontiguousarray(self.probability[rows][votes.answered[rows]].T).sum(axis=1)
+            for rows, _ in votes.blocks
+        )
+        counts = np.asarray(votes.by_item.T @ self.probability)
         expected = counts.reshape(votes.people, classes, classes).transpose(0, 2, 1)
         if self.pooled:
             expected = expected.sum(axis=0, keepdims=True)
