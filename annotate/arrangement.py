@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,7 +26,8 @@ class Arrangement:
     items: pa.Table
     """Sorted by id."""
     quarantine: pa.Table
-    """Prompts with fewer or more outputs than the guideline shows, outputs without a prompt."""
+    """Prompts with fewer or more outputs than the guideline shows, outputs without a prompt, pairs
+    of outputs that say the same."""
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,8 @@ def arrange(
 ) -> Arrangement:
     """Make the items of a batch: what of each prompt stands in one depends on the guideline's kind.
 
-    Every pair of outputs to be compared, all of them to be ranked, each by itself, or none.
-    Equal completions are shown like any others: people may say so, and a filter may drop them. Ids
+    Every pair of outputs to be compared, all of them to be ranked, each by itself, or none. A pair
+    of equal completions is not shown: a comparison has nothing to find. A ranking shows them. Ids
     depend on guideline, batch and outputs only; the order shown on these, the seed and `earlier`;
     nothing on the order of rows. A ranking must rank every option of its Argilla dataset, so items
     of different sizes go to datasets of their own: `<batch>-of-3`, `<batch>-of-4`, ….
@@ -76,23 +77,32 @@ def arrange(
     known = _distinct(outputs, prompts)
     fits = _fits(known, guideline)
     models = dict(zip(known["output_id"], known["model"].fillna(""), strict=True))
-    tables = []
+    tables, alike = [], []
     for sets in _sets(known[fits], prompts, guideline, batch):
         if pairs is not None and guideline.kind == "compare":
             asked_for = [frozenset(pair) in pairs for pair in sets.outputs.tolist()]
             sets = sets[np.array(asked_for, dtype=bool)]
+        if guideline.kind == "compare":
+            same = _same_text(sets, known)
+            alike += sets.outputs[same].tolist()
+            sets = sets[~same]
         if pairs_per_prompt is not None and guideline.kind == "compare":
             sets = sets[_at_most(sets, pairs_per_prompt, seed)]
         before = _earlier_sets(earlier, sets)
         tables.append(_table(sets, _order(sets, before, models, seed), guideline))
     items = pa.concat_tables([SCHEMAS["items"].empty_table(), *tables]).sort_by("item_id")
-    return Arrangement(items, _quarantine(prompts, known, fits, guideline))
+    return Arrangement(items, _quarantine(prompts, known, fits, alike, guideline))
 
 
 def _distinct(outputs: pa.Table, prompts: pa.Table) -> pd.DataFrame:
-    """Each output once, sorted; whether its prompt is there, and how many outputs that one has."""
+    """Each output once, sorted; whether its prompt is there, and how many outputs that one has.
+
+    Completions that are equal but for surrounding white space have the same number as `text`.
+    """
     table = outputs.select(["output_id", "prompt_id", "model"])
     table = table.append_column("length", pc.fill_null(pc.utf8_length(outputs["completion"]), 0))
+    text = pc.utf8_trim_whitespace(pc.fill_null(outputs["completion"], ""))
+    table = table.append_column("text", pc.index_in(text, value_set=pc.unique(text)))
     asked = pc.is_in(table["prompt_id"], value_set=prompts["prompt_id"].combine_chunks())
     frame: pd.DataFrame = table.append_column("has_prompt", asked).to_pandas()
     frame = frame.drop_duplicates("output_id").sort_values(["prompt_id", "output_id"])
@@ -149,6 +159,13 @@ def _single(
 def _named(prompt_ids: Texts, outputs: Texts, guideline: Guideline, batch: str) -> _Sets:
     named = [content_id("i", guideline.name, guideline.kind, *row, batch) for row in outputs]
     return _Sets(np.array(named, dtype=object), prompt_ids, outputs, batch)
+
+
+def _same_text(sets: _Sets, known: pd.DataFrame) -> npt.NDArray[np.bool_]:
+    """Which pairs have two completions that say the same."""
+    text = known.set_index("output_id")["text"]
+    first, second = (text.reindex(column).to_numpy() for column in sets.outputs.T)
+    return np.asarray(first == second)
 
 
 def _at_most(sets: _Sets, count: int, seed: int) -> npt.NDArray[np.bool_]:
@@ -262,7 +279,11 @@ def _table(sets: _Sets, shown: Texts, guideline: Guideline) -> pa.Table:
 
 
 def _quarantine(
-    prompts: pa.Table, known: pd.DataFrame, fits: pd.Series[bool], guideline: Guideline
+    prompts: pa.Table,
+    known: pd.DataFrame,
+    fits: pd.Series[bool],
+    alike: Sequence[Sequence[str]],
+    guideline: Guideline,
 ) -> pa.Table:
     fewest, most = guideline.min_outputs, guideline.max_outputs
     span = f"{fewest} to {most}" if guideline.kind == "rank" else f"{fewest} or more"
@@ -283,5 +304,9 @@ def _quarantine(
     rows += [
         {"id": output, "content": prompt, "reason": "its prompt is not among the prompts"}
         for output, prompt in zip(orphans["output_id"], orphans["prompt_id"], strict=True)
+    ]
+    rows += [
+        {"id": one, "content": other, "reason": f"it says the same as {other}: nothing to compare"}
+        for one, other in alike
     ]
     return table_from_rows("quarantine", rows)

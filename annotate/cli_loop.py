@@ -151,7 +151,7 @@ def _pushed(run: Run) -> str:
     if people := run.manifest["settings"].get("to"):
         line += f", for {', '.join(people)}"
     if noted["quarantined"]:
-        line += f", {noted['quarantined']} prompts or outputs quarantined"
+        line += f", {noted['quarantined']} prompts, outputs or pairs quarantined"
     return line
 
 

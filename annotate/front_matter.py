@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Mapping, Sequence
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -193,7 +194,13 @@ def _one_line(error: ValidationError, front: Any, path: Path) -> InputError:
         key = str(first["loc"][-1])
         remedy = nearest(key, list(form.model_fields))
         return InputError(f"unknown key {key!r}", where=where, remedy=remedy)
-    return InputError(first["msg"].removeprefix("Value error, "), where=where)
+    no_word = first["type"] == "string_type" and isinstance(
+        first["input"], (bool, int, float, date)
+    )
+    remedy = (
+        f"YAML reads {first['input']} here, and no word: put the word in quotes" if no_word else ""
+    )
+    return InputError(first["msg"].removeprefix("Value error, "), where=where, remedy=remedy)
 
 
 def _readable(loc: tuple[int | str, ...], front: Any) -> list[str]:

@@ -1,5 +1,7 @@
 """Anybody's table of labels: CSV or Parquet with the columns item, annotator, label.
 
+A CSV's columns stand apart by commas, semicolons or tabs.
+
 Optional columns: time, guideline, prompt. What cannot be used is set aside with line and reason.
 """
 
@@ -11,7 +13,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 import pandas as pd
@@ -28,6 +30,8 @@ from annotate.records import require_file, table_from_rows
 
 COLUMNS = ("item", "annotator", "label")
 OPTIONAL = ("time", "guideline", "prompt")
+SEPARATORS = (",", ";", "\t")
+"""Of a CSV file's columns; spreadsheets write the second where a comma is the decimal mark."""
 
 
 @dataclass(frozen=True)
@@ -119,10 +123,13 @@ def _read_csv(path: Path) -> tuple[pa.Table, bool]:
 
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            there = _columns_of(path, next(csv.reader(file), []))
+            separator, names = _header(file)
+        there = _columns_of(path, names)
         table = pa_csv.read_csv(
             path,
-            parse_options=pa_csv.ParseOptions(newlines_in_values=True, invalid_row_handler=skip),
+            parse_options=pa_csv.ParseOptions(
+                delimiter=separator, newlines_in_values=True, invalid_row_handler=skip
+            ),
             convert_options=pa_csv.ConvertOptions(
                 include_columns=there,
                 column_types=dict.fromkeys(there, pa.string()),
@@ -135,6 +142,17 @@ def _read_csv(path: Path) -> tuple[pa.Table, bool]:
     except (pa.ArrowInvalid, csv.Error) as error:
         raise InputError(f"not a readable CSV file ({error})", where=str(path)) from None
     return table, bool(skipped)
+
+
+def _header(file: TextIO) -> tuple[str, list[str]]:
+    """What separates the columns, and their names; a comma where no separator finds ours."""
+    read = {}
+    for separator in SEPARATORS:
+        file.seek(0)
+        read[separator] = next(csv.reader(file, delimiter=separator), [])
+        if set(COLUMNS) <= set(read[separator]):
+            return separator, read[separator]
+    return SEPARATORS[0], read[SEPARATORS[0]]
 
 
 def _columns_of(path: Path, names: Sequence[str]) -> list[str]:

@@ -11,9 +11,9 @@ pairs, times all). `--quick` is a tenth of the items and one larger size: about 
 Every measured thing runs in a process of its own, which makes its data first: `seconds` are of the
 call alone, the median of `--repeats`, `rss_mb` the most memory the whole process ever had. `ratio`
 is the library's time over ours. What the libraries find must be what we find. `growth` is the power
-of the number of answers that time grows by, over all sizes: 1 is linear. How many iterations
-Dawid–Skene takes depends on the answers and not on how many they are: `iterations` says it, and its
-growth is that of one. The load of the machine is in the result. The last line is one JSON object.
+of the number of answers that time grows by, over all sizes: 1 is linear. Dawid–Skene's time depends
+on how many iterations the answers take, too: `iterations` says it. The result has the load of the
+machine. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -245,10 +245,7 @@ def run(items: int, growth: tuple[int, ...], repeats: int) -> dict[str, Any]:
         "seconds": seconds,
         "rss_mb": rss,
         "ratio": compare(items, first, repeats),
-        "growth": {
-            name: power(each, iterations if name == "dawid_skene" else {})
-            for name, each in seconds.items()
-        },
+        "growth": {name: power(each) for name, each in seconds.items()},
         "iterations": {"dawid_skene": iterations},
         "kappas": first["kappas"]["found"][0],
         "people": PEOPLE,
@@ -264,9 +261,9 @@ def run(items: int, growth: tuple[int, ...], repeats: int) -> dict[str, Any]:
     }
 
 
-def power(seconds: dict[str, float], iterations: dict[str, int]) -> float:
-    """The exponent of growth, by least squares of the logarithms; of one iteration, if any."""
-    times = [max(took, 1e-3) / iterations.get(size, 1) for size, took in seconds.items()]
+def power(seconds: dict[str, float]) -> float:
+    """The exponent of growth, by least squares of the logarithms."""
+    times = [max(took, 1e-3) for took in seconds.values()]
     slope, _ = np.polyfit(np.log([int(size) for size in seconds]), np.log(times), 1)
     return round(float(slope), 2)
 

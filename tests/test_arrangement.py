@@ -93,11 +93,28 @@ def test_chosen_pairs_alone_are_shown_and_balanced() -> None:
     assert preference_items(prompts, outputs, pairs=set()).items.num_rows == 0
 
 
-def test_equal_completions_are_shown() -> None:
-    prompts, outputs = many(1, ["x", "y"])
-    same = pa.array(["the same"] * 2, pa.string())
-    outputs = outputs.set_column(outputs.schema.get_field_index("completion"), "completion", same)
-    assert preference_items(prompts, outputs).items.num_rows == 1
+def with_texts(outputs: pa.Table, *texts: str) -> pa.Table:
+    at = outputs.schema.get_field_index("completion")
+    return outputs.set_column(at, "completion", pa.array(texts, pa.string()))
+
+
+def test_nobody_compares_equal_completions() -> None:
+    prompts, outputs = many(1, ["x", "y", "z"])
+    outputs = with_texts(outputs, "the same", "another", "the same\n")
+    first, _, third = outputs["output_id"].to_pylist()
+    result = preference_items(prompts, outputs)
+    assert result.items.num_rows == 2
+    assert not any({first, third} == {*row} for row in result.items["output_ids"].to_pylist())
+    (aside,) = result.quarantine.to_pylist()
+    assert {aside["id"], aside["content"]} == {first, third}
+    assert aside["reason"] == f"it says the same as {aside['content']}: nothing to compare"
+
+
+def test_a_ranking_shows_equal_completions() -> None:
+    prompts, outputs = many(1, ["x", "y", "z"])
+    outputs = with_texts(outputs, "the same", "another", "the same")
+    result = arrange(prompts, outputs, RANKING, batch="b1", seed=0)
+    assert (result.items.num_rows, result.quarantine.num_rows) == (1, 0)
 
 
 def test_every_prompt_and_output_is_accounted_for() -> None:

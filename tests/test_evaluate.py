@@ -63,7 +63,8 @@ def next_model(project: Project, before: Run, prompts: dict[str, list[str]]) -> 
 def table(model: str, scores: list[float], tokens: int = 10) -> pd.DataFrame:
     ids = [f"p{at}" for at in range(len(scores))]
     columns = {"output_id": [f"{model}-{one}" for one in ids], "prompt_id": ids, "model": model}
-    return pd.DataFrame({**columns, "tokens": tokens, "score": scores})
+    completions = [f"By {model} to {one}." for one in ids]
+    return pd.DataFrame({**columns, "completion": completions, "tokens": tokens, "score": scores})
 
 
 NOBODY = votes_held([])
@@ -97,6 +98,26 @@ def test_annotators_come_before_the_scorer_on_either_side_of_the_pair() -> None:
     ]
     (first, _) = compare(table("zed", [5.0, 5.0]), old, held, None).to_pylist()
     assert (first["outcome"], first["judged_by"]) == (1.0, "simulated annotators")
+
+
+def test_two_completions_that_are_the_same_tie_unless_somebody_says_otherwise() -> None:
+    new, old = (
+        table(model, [np.nan, np.nan]).assign(completion="Yes.") for model in ("new", "old")
+    )
+    new.loc[1, "completion"] = " Yes.\n"
+    held = pd.DataFrame(
+        {
+            "output_a": ["new-p1"],
+            "output_b": ["old-p1"],
+            "winner": [1.0],
+            "held": [1],
+            "judged_by": "people",
+        }
+    )
+    rows = compare(new, old, held, None)
+    assert rows["outcome"].to_pylist() == [0.5, 1.0]
+    assert rows["judged_by"].to_pylist() == ["same completion", "people"]
+    assert summary(rows, seed=0)["win_rate"]["n"] == 2
 
 
 def test_without_votes_or_scorer_nothing_is_decided() -> None:

@@ -49,6 +49,12 @@ def test_a_good_file_is_split() -> None:
         ("kind: compare", "kind: vote", "kind: Input should be 'compare', 'rank', 'rate'"),
         ("version: 1", "version: one", "version: Input should be a valid integer"),
         ("version: 1", "version: 0", "version: Input should be greater than or equal to 1"),
+        (
+            "{a3: A, a2",
+            "{Yes: A, a2",
+            "Input should be a valid string. YAML reads True here, and no word: put the word in",
+        ),
+        ("title: Which?", "title: 2026", "YAML reads 2026 here"),
         ("type: rating", "type: stars", "questions.quality.type: Input should be 'preference'"),
         ("none: none, ", "", "questions.preference: labels must be 7, there are 6"),
         ("[1, 2, 3]", "[3, 2, 1]", "questions.quality: values must be two or more, ascending"),

@@ -78,6 +78,18 @@ def test_csv_and_parquet_read_alike(tmp_path: Path) -> None:
     assert one.label.tolist() == two.label.tolist()
 
 
+@pytest.mark.parametrize("separator", [";", "\t"])
+def test_columns_stand_apart_as_a_spreadsheet_writes_them(tmp_path: Path, separator: str) -> None:
+    lines = ["item,annotator,label", "q,ann,good", "q,bob,bad"]
+    text = "\n".join(line.replace(",", separator) for line in lines)
+    labels = read_label_table(written(tmp_path / "t.csv", text)).labels
+    assert (labels.items, labels.annotators, labels.classes) == (
+        ["q"],
+        ["ann", "bob"],
+        ["bad", "good"],
+    )
+
+
 def test_bad_rows_are_set_aside_with_line_and_reason(tmp_path: Path) -> None:
     text = HEADER + 'q,ann,good\n"r\n2",ann,good\n\n,ann,good\ns,,good\ns,ann,NaN\nx,y\nq,bob,bad\n'
     path = written(tmp_path / "t.csv", text)

@@ -17,6 +17,8 @@ from annotate.runs import Run
 from annotate.statistics import Estimate, bootstrap_mean, paired_difference, undefined, win_rate
 
 PEOPLE, SIMULATED = "people", "simulated annotators"
+SAME = "same completion"
+"""Says a tie where both models wrote the same: nobody is asked to compare that."""
 
 
 def votes_held(judge_runs: Sequence[Run]) -> pd.DataFrame:
@@ -41,8 +43,8 @@ def _votes(judgements: pa.Table) -> pd.DataFrame:
 
 
 def scored(outputs: pa.Table, prompts: pa.Table, scorer: str | None) -> pd.DataFrame:
-    """Outputs as output_id, prompt_id, model, tokens and, from the scorer, score (else NaN)."""
-    columns = ["output_id", "prompt_id", "model", "tokens"]
+    """Outputs as output_id, prompt_id, model, completion, tokens and, from the scorer, score."""
+    columns = ["output_id", "prompt_id", "model", "completion", "tokens"]
     table: pd.DataFrame = outputs.select(columns).to_pandas()
     if scorer is None:
         return table.assign(score=np.nan)
@@ -58,8 +60,8 @@ def compare(
 ) -> pa.Table:
     """The `scores` table: each completion of one model against the other's for the same prompt.
 
-    Annotators decide where they judged the pair, the scorer otherwise; where there is neither the
-    outcome is null.
+    Annotators decide where they judged the pair, the scorer otherwise. Where there is neither, two
+    completions that are the same tie, and of others the outcome is null.
 
     Args:
         own: `scored` outputs of the model in question, one a prompt.
@@ -75,8 +77,11 @@ def compare(
     by_votes = pairs["winner"] * np.where(first, 1, -1)
     by_score = np.sign(pairs["score"] - pairs["score_other"])
     judged = pairs["held"].notna()
-    outcome = (by_votes.where(judged, by_score) + 1) / 2
-    scorer_says = None if scorer is None else f"scorer:{scorer}"
+    same = pairs["completion"].str.strip() == pairs["completion_other"].str.strip()
+    outcome = (by_votes.where(judged, by_score.mask(same, 0.0)) + 1) / 2
+    otherwise = pd.Series(SAME, pairs.index, dtype=object).where(same, None)
+    if scorer is not None:
+        otherwise[:] = f"scorer:{scorer}"
     columns = {
         "prompt_id": pairs["prompt_id"],
         "output_id": pairs["output_id"],
@@ -84,7 +89,7 @@ def compare(
         "versus_output": pairs["output_id_other"],
         "versus_model": pairs["model_other"],
         "outcome": outcome,
-        "judged_by": pairs["judged_by"].where(judged, scorer_says),
+        "judged_by": pairs["judged_by"].astype(object).where(judged, otherwise),
         "votes": pairs["held"],
         "score": pairs["score"],
         "versus_score": pairs["score_other"],
