@@ -55,15 +55,7 @@ def build(
     rules = read_recipe(project, recipe)
     if all(run.step == "pull" for run in judge_runs):
         return build_answer_sets(project, judge_runs, rules.held_out, again=again)
-    for run in judge_runs:
-        if run.step != "judge":
-            raise ProjectError("this is not a judge run", where=run.id, remedy="`handloom judge`")
-        if not run.has("judgements"):
-            raise ProjectError(
-                "nothing was compared in it, so there is no preference to learn",
-                where=run.id,
-                remedy="Name a judge run of comparisons, or a pull run of texts or thumbs",
-            )
+    _require_comparisons(judge_runs)
     newest = max(run.round for run in judge_runs)
     settings = rules.model_dump(mode="json")
     plan = RunPlan("build", newest, tuple(judge_runs), settings, inputs=rules.inputs)
@@ -89,6 +81,18 @@ def build(
         draft.note(**sets.counts)
         draft.write_text("README.md", card(_facts(plan, sources, sets, rules)))
     return draft.run
+
+
+def _require_comparisons(runs: Sequence[Run]) -> None:
+    for run in runs:
+        if run.step != "judge":
+            raise ProjectError("this is not a judge run", where=run.id, remedy="`handloom judge`")
+        if not run.has("judgements"):
+            raise ProjectError(
+                "nothing was compared in it, so there is no preference to learn",
+                where=run.id,
+                remedy="Name a judge run of comparisons, or a pull run of texts or thumbs",
+            )
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
 
@@ -21,7 +22,9 @@ from rich.console import Console
 
 from align.conversations import conversation_tokens
 from align.model import Loaded
-from annotate.errors import TrainingError
+from align.recipe.parts import TURNS
+from align.tokenizer import CHAT_TEMPLATE
+from annotate.errors import InputError, TrainingError
 from annotate.records import text_message
 
 SECONDS = 5.0
@@ -86,6 +89,33 @@ class TemplateCheck:
                 "special tokens for them"
             )
         return found
+
+
+def template_text(name: str, folder: Path) -> str:
+    """The chat template of this name: `turns`, or a file's.
+
+    Args:
+        folder: that a file's name is seen from.
+
+    Raises:
+        InputError: there is no such file, or it is no text.
+    """
+    if name == TURNS:
+        return CHAT_TEMPLATE
+    path = template_file(name, folder)
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        raise InputError(
+            "chat_template: no file with a template",
+            where=str(path),
+            remedy=f"Name a file with a Jinja template, or `{TURNS}`",
+        ) from None
+
+
+def template_file(name: str, folder: Path) -> Path:
+    """Where a template that is no shipped one lies."""
+    return folder / Path(name).expanduser()
 
 
 def check_template(loaded: Loaded) -> TemplateCheck:

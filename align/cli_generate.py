@@ -214,7 +214,7 @@ def evaluate_model(
     from align.evaluate.pools import PromptChoice
     from align.evaluate.report import lines
     from align.evaluate.step import evaluate
-    from align.model import newest_model
+    from align.model_ref import newest_model
     from align.rounds import after_evaluation
     from align.sampling import Sampling
 

@@ -21,7 +21,7 @@ from rich.progress import Progress
 
 from align.backends import Backend, Job, Made, Unfit, Wanted
 from align.backends.transformers_loop import Transformers
-from align.model import ModelRef
+from align.model_ref import ModelRef
 from align.sampling import Sampling
 from align.split import fingerprints
 from annotate.records import output_rows, table_from_rows

@@ -16,7 +16,7 @@ from __future__ import annotations
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from align.model import REWARD_MODEL
+from align.model_ref import REWARD_MODEL
 from align.split import TRAIN, require_disjoint, sides_taken
 from annotate.errors import InputError
 from annotate.records import conform, content_id, flat_text
@@ -42,27 +42,13 @@ def failures(
         InputError: the evaluation looked at no fresh prompts, or found no failure on them.
         ProjectError: not an evaluate run.
     """
-    evaluate_run.require("evaluate")
-    if evaluate_run.metrics.get("makes") == REWARD_MODEL:
-        raise InputError(
-            "a reward model writes nothing that could fail",
-            where=evaluate_run.id,
-            remedy="Name the evaluation of a model that completes prompts",
-        )
+    _require_completions(evaluate_run)
     plan = RunPlan("failures", evaluate_run.round + 1, (evaluate_run,), {"limit": limit})
     if again:
         plan = project.again(plan)
     elif (finished := project.finished(plan)) is not None:
         return finished
-    prompts = evaluate_run.read("prompts")
-    pool = prompts.filter(pc.equal(prompts["split"], TRAIN))
-    if not pool.num_rows:
-        raise InputError(
-            "it has only held-out prompts, whose failures stay out of training",
-            where=evaluate_run.id,
-            remedy="Evaluate with fresh prompts too: `handloom evaluate --pool SOURCE`",
-        )
-    require_disjoint(pool["messages"], sides_taken(evaluate_run), evaluate_run.id)
+    pool = _fresh_prompts(evaluate_run)
     outputs = evaluate_run.read("outputs")
     every = find_failures(evaluate_run.read("scores"), pool, outputs)
     distinct = every.filter(pc.not_equal(every["completion"], every["versus_completion"]))
@@ -89,6 +75,30 @@ def failures(
             over_limit=distinct.num_rows - found.num_rows,
         )
     return draft.run
+
+
+def _require_completions(run: Run) -> None:
+    run.require("evaluate")
+    if run.metrics.get("makes") == REWARD_MODEL:
+        raise InputError(
+            "a reward model writes nothing that could fail",
+            where=run.id,
+            remedy="Name the evaluation of a model that completes prompts",
+        )
+
+
+def _fresh_prompts(run: Run) -> pa.Table:
+    """The prompts of an evaluation that may be trained on."""
+    prompts = run.read("prompts")
+    pool = prompts.filter(pc.equal(prompts["split"], TRAIN))
+    if not pool.num_rows:
+        raise InputError(
+            "it has only held-out prompts, whose failures stay out of training",
+            where=run.id,
+            remedy="Evaluate with fresh prompts too: `handloom evaluate --pool SOURCE`",
+        )
+    require_disjoint(pool["messages"], sides_taken(run), run.id)
+    return pool
 
 
 def newest_evaluation(project: Project) -> Run:

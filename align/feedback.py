@@ -19,7 +19,8 @@ import pyarrow.compute as pc
 import torch
 
 from align.conversations import Messages, conversation_tokens
-from align.model import REWARD_MODEL, Loaded, ModelRef, resolve_model
+from align.model import Loaded
+from align.model_ref import REWARD_MODEL, ModelRef, resolve_model
 from align.recipe.feedback import FeedbackRecipe
 from align.reward_scores import load_reward_model, reward_scores
 from align.sampling import Sampling, draws, sample_batch

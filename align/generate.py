@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from align.backends import Backend
 from align.backends.transformers_loop import Transformers
 from align.completions import Shards, complete, output_table
-from align.model import ModelRef, newest_model
+from align.model_ref import ModelRef, newest_model
 from align.prompts import PromptSource
 from align.sampling import Sampling
 from annotate.errors import InputError

@@ -12,6 +12,7 @@ and `kto_decisions` says of every output that was judged whether it is kept, and
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -85,46 +86,62 @@ def kto_set(
     output_ids = pa.array(counted.index.to_list(), pa.string())
     up = counted["sum"].to_numpy(dtype=np.int64)
     down = counted["count"].to_numpy(dtype=np.int64) - up
-    most = np.maximum(up, down)
     at = pc.index_in(output_ids, value_set=outputs["output_id"])
     completion = outputs["completion"].take(at)
     prompt_ids = outputs["prompt_id"].take(at)
     place = pc.index_in(prompt_ids, value_set=prompts["prompt_id"])
-    wrong = {
-        "its output is in no run behind it": pc.is_null(at),
-        "its prompt is in no run behind it": pc.is_null(place),
-        "its prompt's id stands for different prompts": pc.is_in(prompt_ids, value_set=ambiguous),
-        "the completion is empty": pc.equal(
-            pc.utf8_trim_whitespace(pc.fill_null(completion, "")), ""
-        ),
-        "people are divided": pa.array((up == down) | (most < share * (up + down) - 1e-9)),
-    }
-    reason = pa.nulls(len(output_ids), pa.string())
-    for text, here in wrong.items():
-        reason = pc.if_else(pc.and_(pc.is_null(reason), here), text, reason)
-    keep = pc.is_null(reason)
+    blank = pc.equal(pc.utf8_trim_whitespace(pc.fill_null(completion, "")), "")
+    divided = (up == down) | (np.maximum(up, down) < share * (up + down) - 1e-9)
+    reason = _first_reason(
+        {
+            "its output is in no run behind it": pc.is_null(at),
+            "its prompt is in no run behind it": pc.is_null(place),
+            "its prompt's id stands for different prompts": pc.is_in(
+                prompt_ids, value_set=ambiguous
+            ),
+            "the completion is empty": blank,
+            "people are divided": pa.array(divided),
+        },
+        len(output_ids),
+    )
     decisions = pa.table(
         {
             "output_id": output_ids,
             "prompt_id": prompt_ids,
-            "kept": keep,
+            "kept": pc.is_null(reason),
             "reason": reason,
             "up": up,
             "down": down,
         }
     )
-    kept = decisions.filter(keep)
-    place = place.filter(keep)
-    rows = {
-        "row_id": row_ids("kto", kept["output_id"]),
-        "prompt_id": kept["prompt_id"],
-        "output_id": kept["output_id"],
-        "prompt": prompts["messages"].take(place),
-        "completion": assistant_turns(completion.filter(keep)),
-        "label": pc.greater(kept["up"], kept["down"]),
-        "up": kept["up"],
-        "down": kept["down"],
-        "split": prompts["split"].take(place),
-    }
-    table = pa.table(rows) if kept.num_rows else SCHEMAS["kto"].empty_table()
-    return KtoSet(conform("kto", table.sort_by("row_id")), conform("kto_decisions", decisions))
+    rows = _rows(decisions, completion, prompts.take(place))
+    return KtoSet(conform("kto", rows.sort_by("row_id")), conform("kto_decisions", decisions))
+
+
+def _first_reason(wrong: Mapping[str, pa.Array], rows: int) -> pa.Array:
+    """The first reason that holds in each row, null where none does."""
+    reason = pa.nulls(rows, pa.string())
+    for text, here in wrong.items():
+        reason = pc.if_else(pc.and_(pc.is_null(reason), here), text, reason)
+    return reason
+
+
+def _rows(decisions: pa.Table, completion: pa.ChunkedArray, prompts: pa.Table) -> pa.Table:
+    """Rows of the set, of the outputs that are kept; both arguments are in step with them."""
+    keep = decisions["kept"]
+    kept, prompts = decisions.filter(keep), prompts.filter(keep)
+    if not kept.num_rows:
+        return SCHEMAS["kto"].empty_table()
+    return pa.table(
+        {
+            "row_id": row_ids("kto", kept["output_id"]),
+            "prompt_id": kept["prompt_id"],
+            "output_id": kept["output_id"],
+            "prompt": prompts["messages"],
+            "completion": assistant_turns(completion.filter(keep)),
+            "label": pc.greater(kept["up"], kept["down"]),
+            "up": kept["up"],
+            "down": kept["down"],
+            "split": prompts["split"],
+        }
+    )

@@ -9,7 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from align.adapters import holds_adapters, is_prefix, save_model
-from align.model import MODEL, MODEL_FOLDER, load_model, resolve_model
+from align.model import load_model
+from align.model_ref import MODEL, MODEL_FOLDER, resolve_model
 from annotate.errors import ProjectError, TrainingError
 from annotate.runs import Project, Run, RunPlan
 

@@ -59,15 +59,8 @@ def prelabel(
     if not 0 < threshold < 1:
         raise InputError(f"--threshold is between 0 and 1, not {threshold:g}")
     renamed = dict(sorted((labels or {}).items()))
-    folder = Path(model)
-    settings = {
-        "model": folder.resolve().name if folder.is_dir() else model,
-        "about": about,
-        "labels": renamed,
-        "threshold": threshold,
-    }
-    weights = sorted(path for path in folder.glob("*") if path.is_file() and folder.is_dir())
-    plan = RunPlan("prelabel", run.round, (run,), settings, inputs=tuple(weights))
+    settings = {"about": about, "labels": renamed, "threshold": threshold}
+    plan = _plan(run, Path(model), settings)
     if again:
         plan = project.again(plan)
     elif (finished := project.finished(plan)) is not None:
@@ -78,20 +71,33 @@ def prelabel(
     classifier = Classifier.load(model)
     names = classifier.names(renamed)
     found = [_chosen(row, names, classifier.several, threshold) for row in classifier(subjects)]
+    table = _table(subjects, found, _agent(model))
+    with project.draft(plan) as draft:
+        draft.write("suggestions", table)
+        draft.note(texts=every.num_rows, suggestions=table.num_rows, labels=_counted(found))
+    return draft.run
+
+
+def _plan(run: Run, model: Path, settings: Mapping[str, Any]) -> RunPlan:
+    """A folder's model goes by its files, a hub's by its name."""
+    weights = sorted(path for path in model.glob("*") if path.is_file()) if model.is_dir() else []
+    name = model.resolve().name if weights else str(model)
+    named = {"model": name, **settings}
+    return RunPlan("prelabel", run.round, (run,), named, inputs=tuple(weights))
+
+
+def _table(subjects: pa.Table, found: Sequence[tuple[Any, float | None]], agent: str) -> pa.Table:
+    """The `suggestions` of subjects that have one."""
     table = pa.table(
         {
             "prompt_id": subjects["prompt_id"],
             "output_id": subjects["output_id"],
             "value": pa.array([json.dumps(labels, ensure_ascii=False) for labels, _ in found]),
             "score": pa.array([score for _, score in found], pa.float64()),
-            "agent": pa.repeat(_agent(model), subjects.num_rows),
+            "agent": pa.repeat(agent, subjects.num_rows),
         }
     )
-    table = table.filter(pc.is_valid(table["score"]))
-    with project.draft(plan) as draft:
-        draft.write("suggestions", conform("suggestions", table))
-        draft.note(texts=every.num_rows, suggestions=table.num_rows, labels=_counted(found))
-    return draft.run
+    return conform("suggestions", table.filter(pc.is_valid(table["score"])))
 
 
 def _subjects(run: Run, about: About) -> pa.Table:

@@ -13,7 +13,8 @@ import torch
 from numpy.typing import NDArray
 
 from align.conversations import Messages, conversation_tokens
-from align.model import Loaded, ModelRef, load_model, scores
+from align.model import Loaded, load_model, scores
+from align.model_ref import ModelRef
 from annotate.errors import TrainingError
 
 

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from align.card import interval_text
-from align.model import REWARD_MODEL
+from align.model_ref import REWARD_MODEL
 from annotate.runs import Project, Run
 
 SOURCES = ("import", "generate", "failures")

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 PAD, BOS, EOS, END = "<|pad|>", "<|bos|>", "<|eos|>", "<|end|>"
-SPECIAL = (PAD, BOS, EOS, END, "<|system|>", "<|user|>", "<|assistant|>")
+TURN_TOKENS = (END, "<|system|>", "<|user|>", "<|assistant|>")
+"""What `CHAT_TEMPLATE` writes beside the tokens that every tokenizer has names for."""
+SPECIAL = (PAD, BOS, EOS, *TURN_TOKENS)
 # The generation marks let a trainer find the assistant's own words.
 CHAT_TEMPLATE = (
     "{{ bos_token }}"
@@ -64,7 +66,7 @@ def make_tokenizer(
         pad_token=PAD,
         bos_token=BOS,
         eos_token=EOS,
-        additional_special_tokens=list(SPECIAL[3:]),
+        additional_special_tokens=list(TURN_TOKENS),
         padding_side="left",
     )
     tokenizer.chat_template = CHAT_TEMPLATE

@@ -13,21 +13,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from align.adapters import require_start
-from align.model import (
+from align.model import Loaded, Task, load_model
+from align.model_kind import model_kind, require_kind
+from align.model_ref import (
     MODEL,
     REWARD_MODEL,
-    Loaded,
     ModelRef,
-    Task,
     base_folder,
-    load_model,
     model_before,
     resolve_model,
     weights,
 )
-from align.model_kind import model_kind, require_kind
 from align.processes import different_result, shared_draft
 from align.recipe import (
+    TURNS,
     FeedbackRecipe,
     PretrainRecipe,
     Recipe,
@@ -196,7 +195,10 @@ def _tune(project: Project, recipe: Tuning, path: Path, again: bool, unchecked: 
             **different_result(recipe.batch_size),
         },
         seed=recipe.seed,
-        inputs=tuple(file for one in read if one.run is None for file in weights(one)),
+        inputs=(
+            *(file for one in read if one.run is None for file in weights(one)),
+            *_template_files(project, recipe),
+        ),
     )
     if again:
         plan = project.again(plan)
@@ -221,6 +223,20 @@ def _tune(project: Project, recipe: Tuning, path: Path, again: bool, unchecked: 
     return draft.run
 
 
+def _template_files(project: Project, recipe: Tuning) -> tuple[Path, ...]:
+    """The file of the recipe's own chat template, by which a run identifies what it was.
+
+    Raises:
+        InputError: there is no such file.
+    """
+    from align.chat_template import template_file, template_text
+
+    if recipe.chat_template in (None, TURNS):
+        return ()
+    template_text(recipe.chat_template, project.root)
+    return (template_file(recipe.chat_template, project.root),)
+
+
 def _task(method: Method, ref: ModelRef) -> Task:
     """What to load the model as.
 
@@ -237,11 +253,13 @@ def _task(method: Method, ref: ModelRef) -> Task:
 def _run_trainer(recipe: Tuning, ref: ModelRef, task: Task, rows: pa.Table, draft: Draft) -> None:
     from transformers import set_seed
 
-    from align.chat_template import check_template, warn
+    from align.chat_template import check_template, template_text, warn
     from align.speed.packing import packed_batches
     from align.training import quiet_libraries
 
     method = METHODS[recipe.method]
+    named, folder = recipe.chat_template, draft.project.root
+    template = template_text(named, folder) if named is not None else None
     set_seed(recipe.seed)  # a new head's weights are random
     with quiet_libraries():
         loaded = load_model(
@@ -250,6 +268,7 @@ def _run_trainer(recipe: Tuning, ref: ModelRef, task: Task, rows: pa.Table, draf
             quantization=recipe.quantization,
             trust_remote_code=bool(recipe.trainer.get("trust_remote_code")),
             train="adapters" if recipe.adapts else "all",
+            template=template,
         )
         warn(loaded, check_template(loaded).warnings(completes=task == "causal-lm"))
         train_by_method: Trainer = _imported(method.trainer)

@@ -39,7 +39,7 @@ class Prepared:
     eval: Dataset | None
     """None where nothing is held out."""
     new_tokens: list[int]
-    """Ids of the tokens that the recipe added."""
+    """Ids of the tokens that the recipe added, its chat template's among them."""
 
 
 def prepare(
@@ -71,7 +71,7 @@ def prepare(
         InputError: every row to train on is too long.
         TrainingError: the chat template refuses a conversation.
     """
-    new_tokens = add_special_tokens(loaded.model, loaded.tokenizer, recipe.new_special_tokens)
+    added = add_special_tokens(loaded.model, loaded.tokenizer, recipe.new_special_tokens)
     control = control_tokens(loaded)
     texts = ("prompt", *completions)
     table = pa.table(
@@ -88,7 +88,7 @@ def prepare(
     train, held_out = sides["train"], sides["eval"]
     draft.note(**{unit: train.num_rows, f"eval_{unit}": held_out.num_rows}, **counts)
     sets = {name: _data_set(side, name, draft) for name, side in sides.items() if side.num_rows}
-    return Prepared(sets["train"], sets.get("eval"), list(new_tokens))
+    return Prepared(sets["train"], sets.get("eval"), [*loaded.new_tokens, *added])
 
 
 def _data_set(rows: pa.Table, name: str, draft: Draft) -> Dataset:

@@ -26,7 +26,8 @@ from align.backends import Batch, Job, Made, Wanted
 from align.backends.ctranslate2_cpu import CTranslate2
 from align.backends.tokens import prompt_tokens, reader
 from align.backends.transformers_loop import complete_with
-from align.model import Loaded, load_model, resolve_model
+from align.model import Loaded, load_model
+from align.model_ref import resolve_model
 from align.prompts import support_desk_prompts
 from align.sampling import Sampling, left_padded
 from annotate.runs import Project

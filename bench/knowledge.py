@@ -170,7 +170,8 @@ def reward_models(
     project: Any, built: Any, sft: Any, sizes: Mapping[str, Any], seed: int
 ) -> dict[str, float]:
     """Accuracy of a reward model with people's margins in its loss, and of one without."""
-    from align.model import load_model, resolve_model
+    from align.model import load_model
+    from align.model_ref import resolve_model
     from align.reward_scores import reward_scores
     from align.train import train
 

@@ -127,7 +127,7 @@ def write_model(name: str, folder: Path) -> Path:
     """The model to start from, in a folder: the shipped one, or a wide one of random weights."""
     from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, set_seed
 
-    from align.model import BASE
+    from align.model_ref import BASE
 
     if name == "base":
         return BASE

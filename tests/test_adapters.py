@@ -16,14 +16,8 @@ from tiny_model import write_tiny_model
 from align.adapters import adapter_config, quantized_loading, require_start, save_model
 from align.cli import main
 from align.merge import merge
-from align.model import (
-    MODEL_FOLDER,
-    Loaded,
-    ModelRef,
-    add_special_tokens,
-    load_model,
-    newest_model,
-)
+from align.model import Loaded, add_special_tokens, load_model
+from align.model_ref import MODEL_FOLDER, ModelRef, newest_model
 from align.recipe import Lora, Prefix, SftRecipe
 from align.sampling import Sampling, sample_batch
 from align.train import train

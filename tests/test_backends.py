@@ -19,7 +19,8 @@ from align.backends.transformers_loop import Transformers
 from align.cache import RoomyLayer, roomy_cache
 from align.completions import sampling_text
 from align.generate import generate
-from align.model import ModelRef, load_model, resolve_model
+from align.model import load_model
+from align.model_ref import ModelRef, resolve_model
 from align.prompts import PromptSource, read_prompts
 from align.sampling import Sampling
 from annotate.errors import InputError, TrainingError

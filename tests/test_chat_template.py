@@ -21,7 +21,8 @@ from align.chat_template import (
     processor_time,
 )
 from align.conversations import conversation_tokens
-from align.model import PLAIN_TEMPLATE, Loaded, load_model, resolve_model
+from align.model import PLAIN_TEMPLATE, Loaded, load_model
+from align.model_ref import resolve_model
 from annotate.errors import TrainingError
 from annotate.records import text_message
 

@@ -12,7 +12,8 @@ from loop_runs import new_project
 from tiny_model import write_tiny_model
 
 from align.conversations import control_tokens, conversation_tokens, flat, spell_out
-from align.model import Loaded, add_special_tokens, load_model, resolve_model
+from align.model import Loaded, add_special_tokens, load_model
+from align.model_ref import resolve_model
 from annotate.errors import TrainingError
 from annotate.records import MESSAGES, text_message
 

@@ -37,6 +37,8 @@ PAGES = (
     "people.md",
     "backup.md",
 )
+# After the loop, in a project of their own: they train for minutes.
+LONG_PAGES = ("preferences.md", "feedback.md", "sweep.md", "tune.md")
 BLOCK = re.compile(r"^```console\n(.*?)^```", re.M | re.S)
 
 # Small trainings instead of the shipped sizes, under the same names.
@@ -53,7 +55,12 @@ def commands(page: Path) -> list[str]:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """An empty folder with the files that the pages speak of."""
-    folder = tmp_path_factory.mktemp("docs")
+    folder = with_files(tmp_path_factory.mktemp("docs"))
+    yield folder
+    handloom(folder, "handloom down")
+
+
+def with_files(folder: Path) -> Path:
     (folder / "recipes").mkdir()
     for name, changes in SMALL.items():
         text = (ROOT / "align" / "recipes" / f"{name}.yaml").read_text()
@@ -71,8 +78,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     )
     outputs = [{"model": "a-7b", "text": "One."}, {"model": "b-7b", "text": "Two."}]
     (folder / "outputs.jsonl").write_text(json.dumps({"prompt": "Why?", "outputs": outputs}))
-    yield folder
-    handloom(folder, "handloom down")
+    return folder
 
 
 def handloom(folder: Path, line: str) -> str:
@@ -125,22 +131,35 @@ def training_row(folder: Path) -> str:
     return str(build.read("preference")["row_id"][0].as_py())
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_every_command_of_a_page_runs(folder: Path, page: str) -> None:
+def run_page(folder: Path, page: str) -> None:
     listed = commands(ROOT / "docs" / page)
     assert listed
     for line in listed:
         if "$ROW" in line:
             line = line.replace("$ROW", training_row(folder))
+        if "$RUN" in line:
+            line = line.replace("$RUN", Project(folder).latest("train").id)
         said = handloom(folder, line)
         if " trace " in line:
             assert "preference@v" in said
             assert "sim-" in said
 
 
+@pytest.mark.parametrize("page", PAGES)
+def test_every_command_of_a_page_runs(folder: Path, page: str) -> None:
+    run_page(folder, page)
+
+
+@pytest.mark.slow
+def test_every_command_of_the_long_pages_runs(tmp_path: Path) -> None:
+    folder = with_files(tmp_path)
+    for page in ("loop.md", *LONG_PAGES):
+        run_page(folder, page)
+
+
 def test_every_page_with_commands_is_run() -> None:
     pages = [page.name for page in sorted((ROOT / "docs").glob("*.md")) if commands(page)]
-    assert sorted(pages) == sorted(PAGES)
+    assert sorted(pages) == sorted(PAGES + LONG_PAGES)
 
 
 def test_the_readme_names_commands_that_exist() -> None:

@@ -22,7 +22,8 @@ from align.evaluate.report import lines
 from align.evaluate.reward import completion_logprobs, held_out_pairs, reward_accuracy
 from align.evaluate.scorers import CALLED, SCORERS, scorer_named
 from align.evaluate.step import evaluate
-from align.model import load_model, resolve_model
+from align.model import load_model
+from align.model_ref import resolve_model
 from align.sampling import Sampling
 from align.split import fingerprints
 from annotate import support_desk

@@ -19,7 +19,8 @@ from align.backends.tokens import prompt_tokens, reader
 from align.cli import main
 from align.completions import Shards, complete
 from align.generate import generate
-from align.model import Loaded, load_model, resolve_model
+from align.model import Loaded, load_model
+from align.model_ref import resolve_model
 from align.prompts import PromptSource, read_prompts
 from align.sampling import Sampling, _choose, draws, left_padded, sample_batch
 from annotate.errors import InputError, TrainingError

@@ -14,7 +14,7 @@ from tiny_model import write_tiny_model
 
 from align.generate import generate
 from align.health import TEXT_RULES, Health, health
-from align.model import BASE
+from align.model_ref import BASE
 from align.prompts import read_prompts
 from align.sampling import Sampling
 from align.train import train

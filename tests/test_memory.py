@@ -12,7 +12,8 @@ from peak_memory import PeakMemory
 from tiny_model import write_tiny_model
 
 from align.adapters import adapter_config
-from align.model import BASE, ModelRef, device_arguments, load_model
+from align.model import device_arguments, load_model
+from align.model_ref import BASE, ModelRef
 from align.recipe import Lora, ModelShapes, Prefix, SftRecipe
 from align.resources.fitting import advice
 from align.resources.memory import (

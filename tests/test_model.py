@@ -11,17 +11,8 @@ import torch
 from loop_runs import new_project
 from tiny_model import write_tiny_model
 
-from align.model import (
-    BASE,
-    MODEL_FOLDER,
-    add_special_tokens,
-    device_arguments,
-    load_model,
-    model_before,
-    newest_model,
-    resolve_model,
-    weights,
-)
+from align.model import add_special_tokens, device_arguments, load_model
+from align.model_ref import BASE, MODEL_FOLDER, model_before, newest_model, resolve_model, weights
 from annotate.errors import ProjectError, TrainingError
 from annotate.runs import Project, Run, RunPlan
 

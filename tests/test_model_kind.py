@@ -13,8 +13,9 @@ from tiny_model import write_tiny_model
 
 from align.backends.tokens import reader_of
 from align.chat_template import check_template
-from align.model import BASE, PLAIN_TEMPLATE, ModelRef, Task, load_model, resolve_model
+from align.model import PLAIN_TEMPLATE, Task, load_model
 from align.model_kind import model_kind, require_kind
+from align.model_ref import BASE, ModelRef, resolve_model
 from align.reward_scores import load_reward_model, reward_scores
 from align.train import train
 from annotate.errors import TrainingError

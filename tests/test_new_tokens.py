@@ -12,7 +12,8 @@ from tiny_model import write_tiny_model
 from transformers import AutoConfig, AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from align.adapters import adapter_config, save_model
-from align.model import MODEL_FOLDER, Loaded, ModelRef, add_special_tokens, load_model
+from align.model import Loaded, add_special_tokens, load_model
+from align.model_ref import MODEL_FOLDER, ModelRef
 from align.recipe import Lora, SftRecipe
 from annotate.errors import TrainingError
 

@@ -17,7 +17,8 @@ from align.backends.openai_http import KEY, checked_address
 from align.backends.openai_server import OpenAIServer
 from align.cli import main
 from align.generate import generate
-from align.model import Loaded, load_model, resolve_model
+from align.model import Loaded, load_model
+from align.model_ref import resolve_model
 from align.prompts import PromptSource, read_prompts
 from align.sampling import Sampling
 from annotate.errors import HandloomError, InputError, ServerError

@@ -14,7 +14,8 @@ import pytest
 from loop_runs import new_project
 from transformers import Trainer
 
-from align.model import BASE, MODEL_FOLDER, Loaded, load_model, resolve_model
+from align.model import Loaded, load_model
+from align.model_ref import BASE, MODEL_FOLDER, resolve_model
 from align.pretrain import dialogue_texts, perplexity
 from align.recipe import SHIPPED, PretrainRecipe, load_recipe
 from align.tokenizer import SPECIAL, make_tokenizer

@@ -185,6 +185,8 @@ def test_every_field_is_read(tmp_path: Path) -> None:
         ("method: dpo\nlora: {}\nprefix:\n  tokens: 4\n", 3, "prefix: takes the place", ""),
         ("method: dpo\nquantization: nf4\n", 2, "quantization: weights in 4 bits", ""),
         ("prefix: {tokens: 4}\nmethod: dpo\nnew_special_tokens: [a]\n", 3, "untrained", ""),
+        ("prefix: {tokens: 4}\nmethod: sft\nchat_template: turns\n", 3, "untrained", ""),
+        ("method: rloo\nchat_template: turns\n", 2, "the reference would not know them", ""),
         ("method: dpo\nseed: often\n", 2, "seed: Input should be a valid integer", ""),
         ("method: sft\ndemonstrations:\n  source: web\n", 3, "demonstrations.source", ""),
         ("method: pretrain\n", 1, "give it either demonstrations or a corpus to read", ""),

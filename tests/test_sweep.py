@@ -14,7 +14,7 @@ from loop_runs import new_project
 from tiny_model import write_tiny_model
 
 from align.cli import main
-from align.model import newest_model
+from align.model_ref import newest_model
 from align.sweep import step
 from align.sweep.space import Dimension, read_space, with_values
 from align.sweep.step import BEST, best_of, sweep

@@ -14,7 +14,7 @@ from tiny_model import write_tiny_model
 
 from align.cli import main
 from align.failures import failures, newest_evaluation
-from align.model import newest_model, resolve_model
+from align.model_ref import newest_model, resolve_model
 from align.reward_scores import load_reward_model, reward_scores
 from align.rounds import rounds
 from align.train import train

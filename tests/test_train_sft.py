@@ -8,10 +8,13 @@ from typing import Any
 
 import pytest
 from loop_runs import new_project
+from safetensors.torch import load_file
 from tiny_kinds import write_tiny_bert, write_tiny_t5
 from tiny_model import write_tiny_model
 
-from align.model import load_model, resolve_model
+from align.chat_template import check_template
+from align.model import load_model
+from align.model_ref import resolve_model
 from align.train import train
 from align.train_sft import require_marks
 from annotate.errors import InputError, TrainingError
@@ -188,6 +191,53 @@ def test_an_output_layer_of_its_own_learns_new_tokens_beside_adapters(
         # Every answer has a y, and it ends.
         assert moved[1] > 0.01
     assert made.get_output_embeddings().weight is not made.get_input_embeddings().weight
+
+
+@pytest.mark.parametrize("extra", ["", "lora: {r: 4, alpha: 8}\n"])
+def test_a_model_without_a_chat_template_is_given_one(
+    project: Project, tmp_path: Path, extra: str
+) -> None:
+    built(project)
+    model = write_tiny_model(tmp_path / "base", chats=False)
+    with pytest.raises(TrainingError, match=r"no chat template.*`chat_template: turns`"):
+        train(project, recipe(project, model, extra=extra))
+    run = train(project, recipe(project, model, extra=f"{extra}chat_template: turns\n"))
+    assert losses(run)[-1] < losses(run)[0] - 0.5
+    made = load_model(resolve_model(project, run.id))
+    ids = made.tokenizer.convert_tokens_to_ids(["<|user|>", "<|assistant|>"])
+    before = load_file(model / "model.safetensors")["model.embed_tokens.weight"]
+    learnt = made.model.get_input_embeddings().weight[ids]
+    assert min(ids) >= len(before)
+    # They began as the mean of the others.
+    assert (learnt - before.mean(dim=0)).abs().max() > 0.01
+    # Its own from now on, whatever is done with it.
+    check = check_template(made)
+    assert (check.begins_alike, check.ends, check.marks, check.forgeable) == (
+        True,
+        True,
+        True,
+        False,
+    )
+
+
+def test_a_chat_template_of_ones_own_takes_the_place_of_the_models(
+    project: Project, tiny: Path
+) -> None:
+    built(project)
+    own = project.root / "own.jinja"
+    own.write_text(
+        "{% for turn in messages %}<|user|>{{ turn['role'] }}: {{ turn['content'] }}<|end|>"
+        "{% endfor %}{% if add_generation_prompt %}<|user|>assistant: {% endif %}"
+    )
+    path = recipe(project, tiny, extra="chat_template: own.jinja\n")
+    run = train(project, path)
+    assert load_model(resolve_model(project, run.id)).tokenizer.chat_template == own.read_text()
+    assert train(project, path).id == run.id
+    own.write_text(own.read_text().replace(": ", "> "))
+    assert train(project, path).id != run.id
+    own.unlink()
+    with pytest.raises(InputError, match=r"own\.jinja: chat_template: no file with a template"):
+        train(project, path)
 
 
 def test_an_encoder_decoder_learns_to_answer(project: Project, tmp_path: Path) -> None:

@@ -13,10 +13,17 @@ _TEMPLATE = (
 _SPECIAL = ("<|pad|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>")
 
 
-def write_tiny_model(folder: Path, *, seed: int = 0, context: int = 256) -> Path:
-    """Save a random Llama (hidden 32, 2 layers) with a tokenizer of bytes; about 40,000 weights."""
+def write_tiny_model(
+    folder: Path, *, seed: int = 0, context: int = 256, chats: bool = True
+) -> Path:
+    """Save a random Llama (hidden 32, 2 layers) with a tokenizer of bytes; about 40,000 weights.
+
+    Args:
+        chats: False: it knows no turns, as a model that was only pre-trained.
+    """
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {token: number for number, token in enumerate((*_SPECIAL, *alphabet))}
+    special = _SPECIAL if chats else _SPECIAL[:2]
+    vocabulary = {token: number for number, token in enumerate((*special, *alphabet))}
     bytes_only = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
     bytes_only.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bytes_only.decoder = decoders.ByteLevel()
@@ -24,9 +31,9 @@ def write_tiny_model(folder: Path, *, seed: int = 0, context: int = 256) -> Path
         tokenizer_object=bytes_only,
         pad_token="<|pad|>",
         eos_token="<|end|>",
-        additional_special_tokens=list(_SPECIAL[2:]),
+        additional_special_tokens=list(special[2:]),
     )
-    tokenizer.chat_template = _TEMPLATE
+    tokenizer.chat_template = _TEMPLATE if chats else None
     torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=len(vocabulary),

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from annotate.errors import InputError
 
 if TYPE_CHECKING:
-    from align.model import ModelRef
+    from align.model_ref import ModelRef
     from align.sampling import Sampling
     from annotate.runs import Project
 

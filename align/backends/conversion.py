@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from align.backends.tokens import Reader, prompt_tokens
-from align.model import ModelRef, load_model
+from align.model import load_model
+from align.model_ref import ModelRef
 from annotate.errors import InputError, TrainingError
 from annotate.runs import sha256
 

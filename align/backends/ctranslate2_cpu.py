@@ -23,7 +23,7 @@ import torch
 from align.backends import Batch, Job, Made, Wanted
 from align.backends.conversion import converted, ctranslate2
 from align.backends.tokens import Reader, fitting, reader_of
-from align.model import ModelRef, resolve_model
+from align.model_ref import ModelRef, resolve_model
 from align.resources.device import free_bytes
 from align.sampling import seed_of
 from annotate.runs import Project

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 
 from align.backends import Batch, Job, Made, Unfit, Wanted
 from align.backends.openai_http import Client, PromptRefusedError, checked_address
-from align.model import ModelRef
+from align.model_ref import ModelRef
 from align.sampling import seed_of
 from annotate.errors import HandloomError, ServerError
 from annotate.runs import Project

@@ -16,7 +16,8 @@ from align.model_kind import kind_of, require_kind
 from annotate.errors import TrainingError
 
 if TYPE_CHECKING:
-    from align.model import Loaded, ModelRef
+    from align.model import Loaded
+    from align.model_ref import ModelRef
 
 
 @dataclass(frozen=True)

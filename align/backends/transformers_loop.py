@@ -17,7 +17,8 @@ import torch
 
 from align.backends import Batch, Job, Made, Wanted
 from align.backends.tokens import Reader, fitting, reader
-from align.model import Loaded, ModelRef, load_model, resolve_model
+from align.model import Loaded, load_model
+from align.model_ref import ModelRef, resolve_model
 from align.sampling import Sampling, draws, sample_batch
 from annotate.errors import ResourceError
 from annotate.runs import Project

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 from align.backends import Batch, Job, Made, Wanted
 from align.backends.tokens import Reader, fitting, reader_of
-from align.model import ModelRef, resolve_model
+from align.model_ref import ModelRef, resolve_model
 from align.sampling import seed_of
 from annotate.errors import InputError, TrainingError
 from annotate.runs import Project

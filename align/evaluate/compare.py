@@ -75,7 +75,7 @@ def compare(
     pairs["output_b"] = pairs["output_id_other"].where(first, pairs["output_id"])
     pairs = pairs.merge(votes, on=["output_a", "output_b"], how="left")
     by_votes = pairs["winner"] * np.where(first, 1, -1)
-    by_score = np.sign(pairs["score"] - pairs["score_other"])
+    by_score = pd.Series(np.sign(pairs["score"] - pairs["score_other"]), pairs.index)
     judged = pairs["held"].notna()
     same = pairs["completion"].str.strip() == pairs["completion_other"].str.strip()
     outcome = (by_votes.where(judged, by_score.mask(same, 0.0)) + 1) / 2

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from align.completions import Shards, complete, output_table, sampling_text
-from align.model import ModelRef
+from align.model_ref import ModelRef
 from align.sampling import Sampling
 from annotate.runs import Project
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from align.model import ModelRef, resolve_model
+from align.model_ref import ModelRef, resolve_model
 from annotate.errors import InputError
 from annotate.runs import Project, Run
 

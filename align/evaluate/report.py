@@ -7,7 +7,7 @@ from typing import Any
 
 from align.card import interval_text
 from align.evaluate.scorers import CALLED
-from align.model import REWARD_MODEL
+from align.model_ref import REWARD_MODEL
 from annotate.runs import Run
 
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from align.evaluate.reward import held_out_pairs
-from align.model import resolve_model
+from align.model_ref import resolve_model
 from align.reward_scores import load_reward_model, reward_scores
 from annotate.errors import InputError
 from annotate.records import conform

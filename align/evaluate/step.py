@@ -27,7 +27,8 @@ from align.evaluate.reward import held_out_pairs, pair_logprobs, reward_accuracy
 from align.evaluate.reward_model import evaluate_reward_model
 from align.evaluate.scorers import CALLED, scorer_named
 from align.generate import SHARDS, model_files
-from align.model import ModelRef, completes, load_model, resolve_model
+from align.model import load_model
+from align.model_ref import ModelRef, completes, resolve_model
 from align.sampling import Sampling
 from align.split import EVAL, Sides, sides_taken
 from annotate.errors import InputError

@@ -22,7 +22,7 @@ from align.health.preference import ChosenFalls, MarginCollapse
 from align.health.reinforcement import KlRunaway, LengthDrift, RewardHacking
 from align.health.rule import Rule, Verdict
 from align.health.texts import TEXT_RULES, written
-from align.model import MODEL
+from align.model_ref import MODEL
 from annotate.errors import ProjectError
 from annotate.runs import Project, Run
 

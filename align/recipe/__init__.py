@@ -14,6 +14,7 @@ own names. A wrong key is refused with its line and the nearest right one.
 
 from align.recipe.feedback import FeedbackRecipe, GrpoRecipe, OnlineDpoRecipe, RlooRecipe
 from align.recipe.parts import (
+    TURNS,
     Architecture,
     Demonstrations,
     Hardware,
@@ -50,6 +51,7 @@ __all__ = [
     "FORMS",
     "FROM_DATA",
     "SHIPPED",
+    "TURNS",
     "Architecture",
     "CpoRecipe",
     "Demonstrations",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import field_validator
 
@@ -25,12 +25,12 @@ class FeedbackRecipe(Tuning):
     """Another one, trained on other pairs: it is measured and not learnt from, so that a model that
     pleases `reward` alone is seen to (Gao et al. 2023)."""
 
-    @field_validator("new_special_tokens")
+    @field_validator("new_special_tokens", "chat_template")
     @classmethod
-    def _known_to_the_reference(cls, tokens: tuple[str, ...]) -> tuple[str, ...]:
-        if tokens:
-            raise ValueError("the reference would not know them. Add them in an SFT recipe before")
-        return tokens
+    def _known_to_the_reference(cls, named: Any) -> Any:
+        if named:
+            raise ValueError("the reference would not know them. Set them in an SFT recipe before")
+        return named
 
     def complaint(self, key: str) -> Complaint | None:
         """What Handloom sets from the two rewards."""

@@ -171,6 +171,10 @@ class Recipe(Part):
         return False
 
 
+TURNS = "turns"
+"""The chat template that is shipped (align.tokenizer)."""
+
+
 class Tuning(Recipe):
     """What every training of a model that exists has."""
 
@@ -192,6 +196,14 @@ class Tuning(Recipe):
     speed: Speed = Speed()
     new_special_tokens: tuple[str, ...] = ()
     """Added to the tokenizer; the embeddings grow, starting from their mean."""
+    chat_template: str | None = None
+    """For a model that has none, or instead of its own: `turns`, which marks each turn by special
+    tokens that the model learns, or a file with a Jinja template, as seen from the project."""
+
+    @property
+    def adds_tokens(self) -> bool:
+        """Whether the model may get embeddings that it does not have."""
+        return bool(self.new_special_tokens) or self.chat_template == TURNS
 
     @property
     def adapts(self) -> bool:
@@ -218,11 +230,10 @@ class Tuning(Recipe):
             raise ValueError("weights in 4 bits cannot be trained themselves. Add lora: {}")
         return quantization
 
-    @field_validator("new_special_tokens")
+    @field_validator("new_special_tokens", "chat_template")
     @classmethod
-    def _a_prefix_trains_no_embedding(
-        cls, tokens: tuple[str, ...], info: ValidationInfo
-    ) -> tuple[str, ...]:
-        if tokens and info.data.get("prefix") is not None:
+    def _a_prefix_trains_no_embedding(cls, named: Any, info: ValidationInfo) -> Any:
+        adds = named == TURNS if info.field_name == "chat_template" else bool(named)
+        if adds and info.data.get("prefix") is not None:
             raise ValueError("a prefix leaves their embeddings untrained. Take lora instead")
-        return tokens
+        return named

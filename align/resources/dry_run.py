@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow.compute as pc
 
 from align.arguments import defaults, resolved
-from align.model import ModelRef, model_before, resolve_model
+from align.model_ref import ModelRef, model_before, resolve_model
 from align.recipe import ModelShapes, PretrainRecipe, Recipe, SetShapes, SftRecipe, Tuning
 from align.resources.device import device_of, free_bytes
 from align.resources.fitting import advice, devices_of, pretraining_setup, setup_of

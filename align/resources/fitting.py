@@ -39,7 +39,7 @@ def setup_of(recipe: Tuning, model: ModelShapes, arguments: Mapping[str, Any]) -
         lora=recipe.lora,
         prefix=recipe.prefix,
         quantized=recipe.quantization is not None,
-        trains_embeddings=bool(recipe.new_special_tokens),
+        trains_embeddings=recipe.adds_tokens,
         second_model=_second_model(recipe, arguments),
         rewards=_rewards(recipe),
         devices=devices_of(recipe),

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from align.adapters import quantized_loading
 from align.arguments import defaults, resolved
-from align.model import ModelRef
+from align.model_ref import ModelRef
 from align.recipe import Tuning
 from align.resources.device import (
     device_of,

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from align.model import ModelRef, base_folder
+from align.model_ref import ModelRef, base_folder
 from align.recipe import ModelShapes, Tuning
 
 # Names in a transformers configuration; models that use others are not counted.

@@ -18,7 +18,7 @@ import pyarrow as pa
 import yaml
 from pydantic import ValidationError
 
-from align.model import model_before, resolve_model, weights
+from align.model_ref import model_before, resolve_model, weights
 from align.recipe import FORMS, Recipe, Tuning, check_trainer_arguments
 from align.sweep.space import Dimension, with_values
 from align.sweep.trials import COMPLETE, FAILED, STOPPED, Median, Outcome, study_of

@@ -24,7 +24,7 @@ from align.adapters import save_model
 from align.arguments import argument_layers
 from align.conduct import largest_divisor, require_held_out
 from align.health.watch import HealthWatch
-from align.model import MODEL_FOLDER
+from align.model_ref import MODEL_FOLDER
 from align.processes import is_main, wait_for_all, world_size
 from align.recipe import Recipe
 from align.training.checkpoints import CHECKPOINTS, Checkpoints, newest_whole, remove_torn

@@ -155,7 +155,7 @@ def _load(project: Project, name: str) -> tuple[Any, Any]:
     from transformers import AutoModel, AutoTokenizer
     from transformers.utils import logging
 
-    from align.model import resolve_model
+    from align.model_ref import resolve_model
 
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     ref = resolve_model(project, name)
