@@ -157,9 +157,10 @@ class Spans(_Named):
     label: Codes = field(metadata={"row": True})
     """Index into `classes`, shape (rows,); `NO_SPAN` in a row that says: an answer without any."""
     length: Codes
-    """Characters of each item's text, shape (items,)."""
+    """Characters of each item's text, shape (items,); `UNKNOWN_LENGTH` where nobody says."""
     classes: list[str]
 
 
+UNKNOWN_LENGTH = -1
 # The label of a row that stands for an answer without a span, with start and end 0.
 NO_SPAN = -1

@@ -76,7 +76,7 @@ table_option = click.option(
 )
 
 
-TABLE_KINDS = ("label", "rating", "pairwise", "multi-label", "ranking", "text")
+TABLE_KINDS = ("label", "rating", "pairwise", "multi-label", "ranking", "text", "span")
 judged_kind_option = click.option(
     "--kind",
     type=click.Choice(TABLE_KINDS),

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     type=click.Choice(TABLE_KINDS),
     help="What the labels of --table are. label: words or numbers (the default). rating: numbers. "
     "pairwise: a, b, tie, or -3 to 3. multi-label: spam|rude, and | for none. "
-    "ranking: x>y=z, the best first. text: anything.",
+    "ranking: x>y=z, the best first. text: anything. span: 3-9:error|12-15:style, and | for none.",
 )
 @click.option(
     "--level",

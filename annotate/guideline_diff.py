@@ -111,7 +111,7 @@ def _changes(old: Question | None, new: Question | None) -> list[str]:
         for name, text in now.items()
         if was.get(name, text) != text
     ]
-    if not changes and [*was] != [*now]:
+    if [name for name in was if name in now] != [name for name in now if name in was]:
         changes.append(f"labels in another order: {', '.join(now)}")
     return changes
 

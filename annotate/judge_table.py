@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from annotate.agreement_report import (
     read_judgeable,
     set_aside,
     taken_as_names,
+    task_of,
 )
 from annotate.consensus import Method, aggregate
 from annotate.errors import InputError, ResourceError
@@ -118,11 +120,12 @@ def judge_table(
         kind: what a label is; a name if None.
 
     Raises:
-        InputError: the file cannot be used, has too many classes for the method, or its labels are
-            neither names nor comparisons.
+        InputError: the file cannot be used, has answers to several tasks or too many classes for
+            the method, or its labels are neither names nor comparisons.
     """
     table = read_judgeable(path, kind)
-    labels = table.labels.pooled()  # a judgement is of the item, whatever it was asked under
+    _require_one_task(path, table.labels.versions)
+    labels = table.labels.pooled()
     consensus = aggregate(labels, method)
     return JudgedTable(
         source=str(path),
@@ -132,8 +135,26 @@ def judge_table(
         annotators=consensus.of_annotators(labels),
         quarantine=table.quarantine.to_pylist(),
         merged=table.merged,
-        note=taken_as_names(table.labels, kind),
+        note=" ".join(filter(None, (_pooled(table.labels), taken_as_names(table.labels, kind)))),
     )
+
+
+def _require_one_task(path: Path, versions: Sequence[str]) -> None:
+    tasks = sorted({task_of(name) for name in versions})
+    if len(tasks) > 1:
+        raise InputError(
+            f"answers to several tasks: {', '.join(task or 'none named' for task in tasks)}",
+            where=str(path),
+            remedy="Judge a file of each: what is true of an item depends on what was asked",
+        )
+
+
+def _pooled(labels: Labels) -> str:
+    """That versions were taken together, where they were: a judgement is of the item."""
+    if len(labels.versions) < 2:
+        return ""
+    names = ", ".join(labels.versions)
+    return f"answers under {names} are judged together, the latest of each person."
 
 
 def _item_table(

@@ -2,7 +2,8 @@
 
 A CSV's columns stand apart by commas, semicolons or tabs.
 
-Optional columns: time, guideline, prompt. What cannot be used is set aside with line and reason.
+Optional columns: time, guideline, prompt and, of marked texts, length. What cannot be used is set
+aside with line and reason.
 """
 
 from __future__ import annotations
@@ -25,11 +26,13 @@ from numpy.typing import NDArray
 
 from annotate.annotations import Codes
 from annotate.errors import InputError
-from annotate.labels import Labels, encode
+from annotate.labels import Labels, as_numbers, encode
 from annotate.records import require_file, table_from_rows
 
 COLUMNS = ("item", "annotator", "label")
 OPTIONAL = ("time", "guideline", "prompt")
+LENGTH = "length"
+"""A column of marked texts: how many characters the item's text has."""
 SEPARATORS = (",", ";", "\t")
 """Of a CSV file's columns; spreadsheets write the second where a comma is the decimal mark."""
 
@@ -43,10 +46,16 @@ class LabelTable:
     """Rows that could not be used; schema "quarantine"."""
     merged: int
     """Rows that repeated an earlier row's item, annotator and label."""
+    lengths: Codes | None = None
+    """Characters of each item's text, shape (items,), where the file says it."""
 
 
 def read_label_table(
-    path: Path, *, check: Callable[[str], str] | None = None, numbers: bool = True
+    path: Path,
+    *,
+    check: Callable[[str], str] | None = None,
+    numbers: bool = True,
+    lengths: bool = False,
 ) -> LabelTable:
     """Read a CSV (UTF-8, a header line) or Parquet file with the columns item, annotator, label.
 
@@ -63,17 +72,22 @@ def read_label_table(
         check: why a label cannot be used, "" where it can; its rows are set aside too. Called once
             for each distinct label.
         numbers: whether "2" and "2.0" are one class where every label is a number.
+        lengths: whether to read the column length: the characters of an item's text.
 
     Raises:
         InputError: the file cannot be read, lacks a column, or holds no usable row.
     """
     require_file(path)
-    table, malformed = _read_parquet(path) if _is_parquet(path) else _read_csv(path)
+    read = _read_parquet if _is_parquet(path) else _read_csv
+    table, malformed = read(path, (*OPTIONAL, LENGTH) if lengths else OPTIONAL)
     reason, texts = _blank(table)
     if check is not None:
         _checked(texts, reason, check)
     _finite(texts, reason)
+    if numbers:
+        texts = _numbered(texts, reason)
     time = _times(texts, reason)
+    characters = _characters(texts, reason)
     merged = _repeated(texts, reason)
     usable = (reason == "") & ~merged
     quarantine = _quarantine(path, table, reason, malformed)
@@ -92,16 +106,21 @@ def read_label_table(
         time=None if time is None else time[usable],
         guideline=kept["guideline"] if "guideline" in kept.column_names else None,
     )  # fmt: skip
-    return LabelTable(labels, table_from_rows("quarantine", quarantine), int(merged.sum()))
+    set_aside = table_from_rows("quarantine", quarantine)
+    if characters is None:
+        return LabelTable(labels, set_aside, int(merged.sum()))
+    of_item = np.zeros(len(labels.items), dtype=np.int64)
+    of_item[labels.item] = characters[usable]
+    return LabelTable(labels, set_aside, int(merged.sum()), of_item)
 
 
 def _is_parquet(path: Path) -> bool:
     return path.suffix.lower() in (".parquet", ".pq")
 
 
-def _read_parquet(path: Path) -> tuple[pa.Table, bool]:
+def _read_parquet(path: Path, optional: Sequence[str]) -> tuple[pa.Table, bool]:
     try:
-        there = _columns_of(path, pq.read_schema(path).names)
+        there = _columns_of(path, pq.read_schema(path).names, optional)
         table = pq.read_table(path, columns=there)
     except (pa.ArrowInvalid, OSError):  # Arrow raises OSError for damaged bytes
         raise InputError("not a Parquet file, or damaged", where=str(path)) from None
@@ -113,7 +132,7 @@ def _read_parquet(path: Path) -> tuple[pa.Table, bool]:
         ) from None
 
 
-def _read_csv(path: Path) -> tuple[pa.Table, bool]:
+def _read_csv(path: Path, optional: Sequence[str]) -> tuple[pa.Table, bool]:
     """The columns as text, and whether rows of another width were skipped."""
     skipped = []
 
@@ -124,7 +143,7 @@ def _read_csv(path: Path) -> tuple[pa.Table, bool]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             separator, names = _header(file)
-        there = _columns_of(path, names)
+        there = _columns_of(path, names, optional)
         table = pa_csv.read_csv(
             path,
             parse_options=pa_csv.ParseOptions(
@@ -155,7 +174,7 @@ def _header(file: TextIO) -> tuple[str, list[str]]:
     return SEPARATORS[0], read[SEPARATORS[0]]
 
 
-def _columns_of(path: Path, names: Sequence[str]) -> list[str]:
+def _columns_of(path: Path, names: Sequence[str], optional: Sequence[str]) -> list[str]:
     """Those of ours that the file has."""
     missing = [name for name in COLUMNS if name not in names]
     if missing:
@@ -165,10 +184,10 @@ def _columns_of(path: Path, names: Sequence[str]) -> list[str]:
             where=f"{path}:1",
             remedy=f"Name the columns {', '.join(COLUMNS)}",
         )
-    twice = [name for name in (*COLUMNS, *OPTIONAL) if names.count(name) > 1]
+    twice = [name for name in (*COLUMNS, *optional) if names.count(name) > 1]
     if twice:
         raise InputError(f'column "{twice[0]}" stands there twice', where=f"{path}:1")
-    return [name for name in (*COLUMNS, *OPTIONAL) if name in names]
+    return [name for name in (*COLUMNS, *optional) if name in names]
 
 
 def _blank(table: pa.Table) -> tuple[NDArray[np.object_], pa.Table]:
@@ -210,6 +229,17 @@ def _finite(texts: pa.Table, reason: NDArray[np.object_]) -> None:
         reason[found & (reason == "")] = "its label is not a finite number"
 
 
+def _numbered(texts: pa.Table, reason: NDArray[np.object_]) -> pa.Table:
+    """Labels that are numbers all written alike, where all of them are: "4" and "4.0" are one."""
+    distinct = pc.unique(texts["label"].filter(pa.array(reason == "")))
+    written = as_numbers(distinct.to_pylist())
+    if written is None:
+        return texts
+    place = pc.index_in(texts["label"], value_set=distinct)
+    at = texts.column_names.index("label")
+    return texts.set_column(at, "label", pa.array(written, pa.string()).take(place))
+
+
 def _times(texts: pa.Table, reason: NDArray[np.object_]) -> Codes | None:
     """Each row's time in microseconds; rows whose time cannot be read get a reason."""
     if "time" not in texts.column_names:
@@ -222,6 +252,16 @@ def _times(texts: pa.Table, reason: NDArray[np.object_]) -> Codes | None:
     return np.asarray(read.to_numpy(dtype="datetime64[us]").astype(np.int64), dtype=np.int64)
 
 
+def _characters(texts: pa.Table, reason: NDArray[np.object_]) -> Codes | None:
+    """Each row's length; rows whose length is no whole number get a reason."""
+    if LENGTH not in texts.column_names:
+        return None
+    whole = pc.match_substring_regex(texts[LENGTH], r"^[0-9]{1,15}$").to_numpy()
+    reason[~whole & (reason == "")] = "its length is no whole number"
+    numbers = pc.if_else(pa.array(whole), texts[LENGTH], "0").cast(pa.int64())
+    return np.asarray(numbers.to_numpy(), dtype=np.int64)
+
+
 def _repeated(texts: pa.Table, reason: NDArray[np.object_]) -> NDArray[np.bool_]:
     """Which rows repeat an earlier one; rows that contradict another get a reason."""
     merged = np.zeros(len(reason), dtype=bool)
@@ -231,11 +271,12 @@ def _repeated(texts: pa.Table, reason: NDArray[np.object_]) -> NDArray[np.bool_]
     merged[repeats.index[repeats]] = True
     # Exact repeats are gone, so whatever is left of one answer is a contradiction.
     _contradict(frame, ~repeats, answer, "the annotator gives this item another label too", reason)
-    if "prompt" in frame:
-        _contradict(
-            frame, ~frame.duplicated(["item", "prompt"]), ["item"],
-            "the item has another prompt too", reason,
-        )  # fmt: skip
+    for name in ("prompt", LENGTH):
+        if name in frame:
+            _contradict(
+                frame, ~frame.duplicated(["item", name]), ["item"],
+                f"the item has another {name} too", reason,
+            )  # fmt: skip
     return np.asarray(merged & (reason == ""), dtype=bool)
 
 
@@ -286,13 +327,15 @@ def _csv_lines(path: Path) -> tuple[Codes, list[tuple[int, str]]]:
     starts, skipped = [], []
     csv.field_size_limit(2**31 - 1)  # the default refuses fields that Arrow has already read
     with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
-        reader = csv.reader(file)
+        separator, _ = _header(file)
+        file.seek(0)
+        reader = csv.reader(file, delimiter=separator)
         width = len(next(reader))
         start = reader.line_num + 1
         for row in reader:
             if len(row) == width:
                 starts.append(start)
             elif row:
-                skipped.append((start, ",".join(row)))
+                skipped.append((start, separator.join(row)))
             start = reader.line_num + 1
     return np.array(starts, dtype=np.int64), skipped

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Self, TypeAlias
 
 import numpy as np
@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from annotate.annotations import Annotations, Codes
 
-# An exact whole number in a float64; beyond it two labels could become one.
-_EXACT = 2.0**53
+EXACT = 2.0**53
+"""Below it whole numbers are exact in a float64; beyond, two labels could become one."""
 
 Column: TypeAlias = "Sequence[str] | pa.Array | pa.ChunkedArray"
 
@@ -45,6 +45,12 @@ class Labels(Annotations):
     def without(self, annotators: Collection[str]) -> Self:
         """The answers of everybody else, as when these people were removed."""
         return self._without(self.annotators, annotators)
+
+    def of_given_classes(self) -> Self:
+        """The same answers, without the classes that none of them names."""
+        given, label = np.unique(self.label, return_inverse=True)
+        names = [self.classes[code] for code in given]
+        return replace(self, label=label.reshape(-1).astype(np.int64), classes=names)
 
 
 def encode(
@@ -162,7 +168,13 @@ def _numbers(names: Sequence[str]) -> NDArray[np.float64] | None:
         numbers = np.array([float(name) for name in names], dtype=np.float64)
     except ValueError:
         return None
-    return numbers if np.all(np.abs(numbers) < _EXACT) else None
+    return numbers if np.all(np.abs(numbers) < EXACT) else None
+
+
+def as_numbers(texts: Sequence[str]) -> list[str] | None:
+    """Numbers as they are written as names of classes; None where one is no exact number."""
+    numbers = _numbers(texts)
+    return None if numbers is None else [f"{number:.17g}" for number in numbers]
 
 
 def _ordered_classes(codes: Codes, names: list[str]) -> tuple[Codes, list[str]]:

@@ -34,7 +34,7 @@ from annotate.queueing import (
 )
 from annotate.records import content_id
 from annotate.runs import Project, Run, RunPlan
-from annotate.votes import labels_of_votes
+from annotate.votes import CLASSES, labels_of_votes
 
 By = Literal["uniform", "entropy", "disagreement", "failures"]
 
@@ -114,7 +114,7 @@ def _judged(runs: Sequence[Run]) -> pd.DataFrame:
     frame = judge_run.read("judgements").to_pandas()
     frame["score"] = frame["pair_id"].map(dict(zip(labels.items, bits, strict=True)))
     frame = with_strengths(frame, votes)
-    unseen = _unjudged(judge_run, set(frame["pair_id"]))
+    unseen = _unjudged(judge_run, set(frame["pair_id"])).assign(score=math.log2(len(CLASSES)))
     return pd.concat([frame[~is_adjudicated(frame["method"])], unseen], ignore_index=True)
 
 

@@ -68,3 +68,44 @@ def _gold(rng: np.random.Generator, people: int, items: int = 15) -> Gold:
     item = np.tile(np.arange(items), people)
     right = rng.random(len(item)) < rng.uniform(0.6, 1, items)[item]
     return Gold(np.repeat(np.arange(people), items), item, right)
+
+
+def simulated_prompts(
+    rng: np.random.Generator, *, people: int = 12, prompts: int = 60, each: int = 4
+) -> Panel:
+    """Prompts of several items, each as hard as its prompt, all answered by the same three."""
+    who = np.argsort(rng.random((prompts, people)), axis=1)[:, :3]
+    item = np.repeat(np.arange(prompts * each), 3)
+    person = np.repeat(who, each, axis=0).reshape(-1)
+    truth, hard = rng.integers(0, 2, prompts * each), rng.uniform(0, 0.5, prompts)
+    label = np.where(rng.random(len(item)) < hard[item // each], 1 - truth[item], truth[item])
+    names = [f"i{at}" for at in range(prompts * each)]
+    labels = Labels(
+        item, person, label, names, [f"sim-{at:02}" for at in range(people)], ["no", "yes"],
+        prompt=np.repeat(np.arange(prompts), each),
+        time=rng.permutation(prompts)[item // each] * 10 + rng.integers(0, 10, len(item)),
+    )  # fmt: skip
+    return Panel(labels, question="label")
+
+
+def simulated_rankings(
+    rng: np.random.Generator, *, people: int = 8, prompts: int = 60, options: int = 4
+) -> Panel:
+    """Rankings as the comparisons that they imply, three people each; some prompts are harder."""
+    first, second = np.triu_indices(options, 1)
+    pairs = len(first)
+    who = np.argsort(rng.random((prompts, people)), axis=1)[:, :3]
+    quality, noise = rng.normal(size=(prompts, 1, options)), rng.uniform(0.2, 2, (prompts, 1, 1))
+    seen = quality + noise * rng.normal(size=(prompts, 3, options))
+    label = np.where(seen[:, :, first] > seen[:, :, second], A, B).reshape(-1)
+    prompt = np.repeat(np.arange(prompts), 3 * pairs)
+    item = prompt * pairs + np.tile(np.arange(pairs), 3 * prompts)
+    person = np.repeat(who.reshape(-1), pairs)
+    labels = Labels(
+        item, person, label, [f"i{at}" for at in range(prompts * pairs)],
+        [f"sim-{at:02}" for at in range(people)], ["b", "tie", "a"],
+        prompt=np.repeat(np.arange(prompts), pairs),
+        time=np.repeat(rng.permutation(prompts * 3), pairs),
+    )  # fmt: skip
+    response = np.repeat(np.arange(prompts * 3), pairs)
+    return Panel(labels, question="vote", symmetric=True, response=response, shown=prompt)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import tracemalloc
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -192,6 +193,37 @@ def test_kappas_cover_common_items_only_and_say_where_there_is_no_interval() -> 
     first, *others = pairwise_kappas(labels, intervals=1)
     assert first.kappa.low is not None
     assert all(pair.kappa.low is None and pair.kappa.reason for pair in others)
+
+
+@pytest.mark.parametrize("far", [1e5, 1e9])
+def test_a_rating_given_alone_and_far_away_does_not_blur_the_others(far: float) -> None:
+    pairs = [(1, 2), (2, 2), (4, 5), (3, 5), (1, 1)]
+    one, two = ([str(pair[side]) for pair in pairs] for side in (0, 1))
+    labels = labels_of([" ".join([*one, f"{far:.0f}"]), " ".join([*two, "."])])
+    expected = krippendorff.alpha(
+        reliability_data=[[float(r) for r in row] for row in (one, two)],
+        level_of_measurement="interval",
+    )
+    assert value(krippendorff_alpha(labels, "interval")) == pytest.approx(expected, abs=1e-9)
+
+
+def test_as_many_classes_as_answers_are_no_matrix() -> None:
+    """Every two of 24,000 classes would be 576 million numbers."""
+    rng = np.random.default_rng(0)
+    said = rng.random(24_000)
+    item, who = np.repeat(np.arange(12_000), 2), np.tile([0, 1], 12_000)
+    classes = [repr(float(number)) for number in np.sort(said)]
+    names = [str(at) for at in range(12_000)]
+    labels = Labels(item, who, np.argsort(np.argsort(said)), names, ["a", "b"], classes)
+    tracemalloc.start()
+    first, second = gwet_ac1(labels, resamples=2), gwet_ac2(labels, resamples=2)
+    (pair,) = pairwise_kappas(labels)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 1e9
+    assert value(first) == pytest.approx(-1 / 23_999, rel=1e-3)
+    assert abs(value(second)) < 0.05
+    assert "24,000 classes, more than 1,000" in pair.kappa.reason
 
 
 def test_items_collapse_to_their_counts() -> None:

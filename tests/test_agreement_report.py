@@ -130,6 +130,32 @@ def test_texts(tmp_path: Path) -> None:
     assert "alpha" not in report
 
 
+def test_spans_of_a_table_by_hand(tmp_path: Path) -> None:
+    # As in test_agreement_kinds: two answers to a text of ten characters, and one alone.
+    rows = ["q,ann,0-4:x,10", "q,bob,2-4:x|6-8:x,10", "r,ann,|,10"]
+    path = table(tmp_path, "\n".join([f"{HEADER},length", *rows]))
+    figures = question(path, "span", "--kind", "span")["figures"]
+    values = [figure["value"] for figure in figures.values()]
+    assert values == pytest.approx([1 - (8 / 20) / (192 / 380), 0, 2 / 3])
+    unknown = table(tmp_path, "\n".join([HEADER, *(row.rpartition(",")[0] for row in rows)]))
+    figures = question(unknown, "span", "--kind", "span")["figures"]
+    alpha, exact, overlap = figures.values()
+    assert "give them a column length" in alpha["reason"]
+    assert (exact["value"], overlap["value"]) == (0, pytest.approx(2 / 3))
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ("q,ann,0-14:x,10\nq,bob,|,10\n", "item q: a span ends at 14 in a text of 10 characters"),
+        ("q,ann,0-4:x,ten\n", "labels.csv:2: no usable row: its length is no whole number"),
+    ],
+)
+def test_lengths_that_cannot_be_are_one_line(tmp_path: Path, rows: str, said: str) -> None:
+    path = table(tmp_path, f"{HEADER},length\n{rows}")
+    assert said in refused("--table", path, "--kind", "span")
+
+
 def test_each_persons_offset_and_scale(tmp_path: Path) -> None:
     # bob rates one higher than ann throughout, and as widely.
     ratings = {"ann": [2, 3, 4, 3], "bob": [3, 4, 5, 4]}
@@ -248,6 +274,9 @@ def test_ratings_that_are_no_finite_numbers_are_set_aside(tmp_path: Path) -> Non
         ("pairwise", "0.5", "neither a, b nor tie"),
         ("multi-label", "spam||rude", "an empty label between its |"),
         ("multi-label", "spam|spam", "names a label twice"),
+        ("span", "9-3:x", "a span that ends before it begins"),
+        ("span", "word:x", "a span that is not like 3-9:error"),
+        ("rating", "1e16", "is too large to be told from its neighbours"),
         ("ranking", "x", "ranks one option"),
         ("ranking", "x>>y", "an empty place"),
         ("ranking", "x>y>x", "ranks an option twice"),
@@ -256,7 +285,7 @@ def test_ratings_that_are_no_finite_numbers_are_set_aside(tmp_path: Path) -> Non
 def test_a_cell_of_another_form_is_set_aside_with_its_line(
     tmp_path: Path, kind: str, cell: str, reason: str
 ) -> None:
-    good = {"pairwise": "a", "multi-label": "spam", "ranking": "x>y"}[kind]
+    good = {"pairwise": "a", "multi-label": "spam", "ranking": "x>y", "span": "1-2"}.get(kind, "4")
     path = table(tmp_path, f"{HEADER}\nq,ann,{good}\nq,bob,{good}\nr,ann,{cell}\n")
     (row,) = told("--table", path, "--kind", kind)["quarantine"]
     assert row["line"] == 4
@@ -309,6 +338,26 @@ def test_a_tie_rate_of_one_has_an_interval(tmp_path: Path) -> None:
     rate = report["figures"]["tie rate"]
     assert (rate["value"], rate["high"], rate["method"]) == (1, 1, "Wilson")
     assert rate["low"] == pytest.approx(3 / (3 + 1.959964**2))
+
+
+@pytest.mark.parametrize(("kind", "figure"), [("rating", "AC2 (quadratic)"), ("label", "AC1")])
+def test_a_figure_of_a_version_knows_no_other_versions_classes(
+    tmp_path: Path, kind: str, figure: str
+) -> None:
+    ratings = [
+        (f"q{at}", who, 1 + (at * 7 + n * at) % 4)
+        for at in range(12)
+        for n, who in enumerate("abc")
+    ]
+    alone = [f"{item},{who},{r},v1" for item, who, r in ratings]
+    others = [f"q{at},{who},{9 + at % 2},v2" for at in range(3) for who in "abc"]
+    stranger = ["q0,troll,1000,v1"]
+    heads = f"{HEADER},guideline"
+    path = table(tmp_path, "\n".join([heads, *alone]))
+    expected = question(path, kind, "--kind", kind)["figures"][figure]["value"]
+    path = table(tmp_path, "\n".join([heads, *alone, *others, *stranger]))
+    found = question(path, f"{kind} (v1)", "--kind", kind, "--without", "troll")
+    assert found["figures"][figure]["value"] == pytest.approx(expected, abs=1e-12)
 
 
 def test_an_annotator_can_be_left_out(tmp_path: Path) -> None:

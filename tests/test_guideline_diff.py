@@ -56,6 +56,10 @@ def test_another_wording_is_comparable_and_another_answer_is_not(first: Guidelin
     (preference, *_) = first.questions
     turned = with_question(first, "preference", labels=preference.labels[::-1])
     assert not guideline_diff(first, turned).comparable  # the order is the strength
+    both = with_question(
+        first, "preference", title="Which one helps more?", labels=preference.labels[::-1]
+    )
+    assert not guideline_diff(first, both).comparable
     fewer = with_question(first, "flags", labels=first.questions[2].labels[1:])
     found = guideline_diff(first, fewer)
     assert found.questions == {"flags": ["label unsafe went"]}

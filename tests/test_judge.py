@@ -218,6 +218,18 @@ def test_comparisons_of_a_table_are_judged_by_their_side(tmp_path: Path) -> None
     assert (row["label"], row["p(a)"], row["p(tie)"]) == ("a", pytest.approx(2 / 3), 0)
 
 
+def test_versions_of_a_task_are_judged_together_and_tasks_are_not(tmp_path: Path) -> None:
+    path = tmp_path / "labels.csv"
+    rows = "q,ann,yes,urgent@v1\nq,ann,no,urgent@v2\nq,bob,no,urgent@v1\n"
+    path.write_text(f"item,annotator,label,guideline\n{rows}")
+    found = judge_table(path, "majority")
+    assert [row["label"] for row in found.items.to_pylist()] == ["no"]
+    assert "answers under urgent@v1, urgent@v2 are judged together" in found.note
+    path.write_text(f"item,annotator,label,guideline\n{rows}q,ann,angry,tone@v1\n")
+    with pytest.raises(InputError, match="answers to several tasks: tone, urgent"):
+        judge_table(path)
+
+
 def test_an_even_split_has_no_label(tmp_path: Path) -> None:
     path = tmp_path / "labels.csv"
     path.write_text("item,annotator,label\nq,ann,good\nq,bob,bad\n")

@@ -90,6 +90,20 @@ def test_columns_stand_apart_as_a_spreadsheet_writes_them(tmp_path: Path, separa
     )
 
 
+def test_bad_rows_between_semicolons_have_their_line(tmp_path: Path) -> None:
+    text = "item;annotator;label\nq;ann;3,5\nq;bob;3,5\nr;ann;4\nr;bob;\ns;x\n"
+    path = written(tmp_path / "t.csv", text)
+    assert set_aside(path) == [(5, "no label"), (6, "the row has another number of fields")]
+    assert read_label_table(path).quarantine["content"].to_pylist()[1] == "s;x"
+
+
+def test_a_number_written_twice_is_no_contradiction(tmp_path: Path) -> None:
+    path = written(tmp_path / "t.csv", HEADER + "q,ann,4\nq,ann,4.0\nq,bob,5\nr,ann,4.5\n")
+    table = read_label_table(path)
+    assert (table.merged, table.quarantine.num_rows) == (1, 0)
+    assert table.labels.classes == ["4", "4.5", "5"]
+
+
 def test_bad_rows_are_set_aside_with_line_and_reason(tmp_path: Path) -> None:
     text = HEADER + 'q,ann,good\n"r\n2",ann,good\n\n,ann,good\ns,,good\ns,ann,NaN\nx,y\nq,bob,bad\n'
     path = written(tmp_path / "t.csv", text)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from factories import Argilla, connected_project, make_generated, submit
+from scipy.stats import ttest_ind
 
 from align.cli import main
 from annotate.errors import InputError, ProjectError
@@ -136,6 +137,16 @@ def test_the_interval_of_a_difference_covers_the_truth() -> None:
         assert found.high is not None
         covered += found.low <= truth <= found.high
     assert 0.92 <= covered / 400 <= 0.98
+
+
+def test_the_interval_of_few_prompts_is_as_wide_as_students_t() -> None:
+    rng = np.random.default_rng(1)
+    one, two = rng.normal(size=FEWEST), rng.normal(size=FEWEST)
+    found = difference_of_means(one, two, resamples=20_000)
+    expected = ttest_ind(one, two, equal_var=False).confidence_interval()
+    assert found.low is not None
+    assert found.high is not None
+    assert found.high - found.low == pytest.approx(expected.high - expected.low, rel=0.05)
 
 
 def test_a_half_too_small_has_a_reason() -> None:

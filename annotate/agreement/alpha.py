@@ -60,7 +60,7 @@ def krippendorff_alpha(
     if level == "nominal":
         features, statistic = nominal(len(labels.classes))
     elif level == "interval":
-        features, statistic = _interval(values)
+        features, statistic = _interval(values, found)
     else:
         features, statistic = _ordinal(found)
     how = Resampling(seed, resamples, confidence)
@@ -168,10 +168,15 @@ def nominal(classes: int) -> tuple[Features, Statistic]:
     return features, alpha
 
 
-def _interval(values: Reals) -> tuple[Features, Statistic]:
+def _interval(values: Reals, found: Patterns) -> tuple[Features, Statistic]:
     """Sums: squared differences of ordered pairs over m − 1, answers, their values and squares."""
-    # Alpha is the same on any scale; on this one squares keep their digits.
-    centred = values - values.mean() if len(values) else values
+    # Alpha is the same on any scale; on this one squares keep their digits. What was only given
+    # alone plays no part, and may lie far away.
+    counted = found.classes
+    centred = np.zeros(len(values))
+    if len(counted):
+        often = np.asarray(found.multiplicity @ found.counts)[counted]
+        centred[counted] = values[counted] - np.average(values[counted], weights=often)
     scaled = centred / max(np.abs(centred).max(initial=0.0), 1e-300)
 
     def features(counts: sp.csr_array) -> sp.csr_array:

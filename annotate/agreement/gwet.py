@@ -8,6 +8,9 @@ are given, as they do there, but not for agreement.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import numpy as np
 import scipy.sparse as sp
 
@@ -22,6 +25,16 @@ from annotate.statistics import LEVEL, RESAMPLES, Reals
 _CHANCE = "above the chance that labels given at random would agree, which is largest for even use"
 
 
+@dataclass(frozen=True)
+class _Weights:
+    """How far two classes count as agreeing, never written out for all pairs of classes."""
+
+    alike: Callable[[sp.csr_array], Reals]
+    """Σ w_kl n_k n_l of each row of counts, an answer counting with itself, shape (rows,)."""
+    total: float
+    """Σ w_kl over all pairs of classes, a class with itself among them."""
+
+
 def gwet_ac1(
     labels: Labels,
     *,
@@ -31,7 +44,7 @@ def gwet_ac1(
 ) -> Figure:
     """AC1: labels are equal or not. All of `labels.classes` count as possible."""
     definition = f"Gwet's AC1: mean agreement of an item's answers {_CHANCE} (2008)"
-    weights = np.eye(len(labels.classes))
+    weights = _Weights(lambda counts: _summed(counts.power(2)), len(labels.classes))
     return _coefficient(labels, weights, definition, Resampling(seed, resamples, confidence))
 
 
@@ -49,13 +62,30 @@ def gwet_ac2(
     """
     values = numbers_of(labels, "interval")
     definition = f"Gwet's AC2 (quadratic weights): mean agreement of an item's answers {_CHANCE}"
-    apart = np.subtract.outer(values, values) ** 2
-    weights = 1 - apart / max(float(apart.max(initial=0.0)), 1e-300)
     how = Resampling(seed, resamples, confidence)
-    return _coefficient(labels, weights, f"{definition} (2014)", how)
+    return _coefficient(labels, _quadratic(values), f"{definition} (2014)", how)
 
 
-def _coefficient(labels: Labels, weights: Reals, definition: str, how: Resampling) -> Figure:
+def _quadratic(values: Reals) -> _Weights:
+    """1 − (v_k − v_l)² / range², by Σ n_k n_l (v_k − v_l)² = 2 (Σ n) (Σ n v²) − 2 (Σ n v)²."""
+    # In units of the range, around the middle: squares then keep their digits.
+    low, high = (float(values.min()), float(values.max())) if len(values) else (0.0, 0.0)
+    scaled = (values - (low + high) / 2) / max(high - low, 1e-300)
+
+    def alike(counts: sp.csr_array) -> Reals:
+        sizes, first, second = _summed(counts), counts @ scaled, counts @ scaled**2
+        return np.asarray(sizes**2 - 2 * (sizes * second - first**2), dtype=np.float64)
+
+    everything = sp.csr_array(np.ones((1, len(values))))
+    return _Weights(alike, float(alike(everything)[0]))
+
+
+def _summed(counts: sp.csr_array) -> Reals:
+    """Of each row, shape (rows,)."""
+    return np.asarray(counts.sum(axis=1), dtype=np.float64)
+
+
+def _coefficient(labels: Labels, weights: _Weights, definition: str, how: Resampling) -> Figure:
     found = patterns(labels, least=1)
     n = found.pairable
     classes = len(labels.classes)
@@ -67,8 +97,8 @@ def _coefficient(labels: Labels, weights: Reals, definition: str, how: Resamplin
 
     def features(counts: sp.csr_array) -> sp.csr_array:
         """Agreement of the item, whether it has any, each class's share of it, and 1."""
-        sizes = np.asarray(counts.sum(axis=1), dtype=np.float64)
-        alike = np.asarray(counts.multiply(counts @ weights).sum(axis=1)) - sizes
+        sizes = _summed(counts)
+        alike = weights.alike(counts) - sizes
         agreement = np.where(sizes >= 2, alike / np.maximum(sizes * others(counts), 1), 0)
         shares = sp.diags_array(1 / np.maximum(sizes, 1)) @ counts
         some, several = (np.asarray(sizes >= least, dtype=np.float64) for least in (1, 2))
@@ -77,7 +107,7 @@ def _coefficient(labels: Labels, weights: Reals, definition: str, how: Resamplin
 
     def coefficient(sums: Reals) -> Reals:
         given = sums[:, 2:-1] / np.maximum(sums[:, -1:], 1)
-        even = weights.sum() / (classes * (classes - 1))
+        even = weights.total / (classes * (classes - 1))
         chance = even * (given * (1 - given)).sum(axis=1)
         compared = sums[:, 1] > 0.5
         observed = np.divide(

@@ -30,6 +30,8 @@ from annotate.statistics import (
 DEFINITION = "Cohen's kappa: two people's agreement above chance on the items both answered (1960)"
 # Bootstrapping a kappa takes about a millisecond; a panel of 500 has 124,750 pairs.
 INTERVALS = 1000
+# Classes beyond which no kappa is resampled: a pair's confusion grows with their square.
+MOST_CLASSES = 1000
 
 
 @dataclass(frozen=True)
@@ -76,20 +78,32 @@ def kappa_table(labels: Labels) -> KappaTable:
         ValueError: labels of several guideline versions; take them apart or pool them.
     """
     _one_version(labels)
-    people, classes = len(labels.annotators), len(labels.classes)
+    people = len(labels.annotators)
     common, agreeing, given = _together(labels)
     common = sp.triu(common, k=1).tocoo()
     first, second = (coordinate.astype(np.int64) for coordinate in common.coords)
     n = common.data
     order = np.lexsort([second, first, -n])
     first, second, n = first[order], second[order], n[order]
-    chance = np.zeros(len(n))
-    for label in range(classes):
-        of_label = given[label * people : (label + 1) * people]
-        chance += _at(of_label, first, second) * _at(of_label, second, first)
+    chance = _at(_both_said(given, people), first, second)
     agreement = _at(agreeing, first, second) / n
     kappa = ratio_to_one(1 - agreement, 1 - chance / n**2)
     return KappaTable(first, second, n.astype(np.int64), agreement, kappa)
+
+
+def _both_said(given: sp.csr_array, people: int) -> sp.csr_array:
+    """Of every two people: how often each gave a label there, multiplied and summed over labels.
+
+    Args:
+        given: as `_together` has it, shape (classes * people, people).
+    """
+    cells = given.tocoo()
+    row, other = (coordinate.astype(np.int64) for coordinate in cells.coords)
+    label, person = row // people, row % people
+    turned = sp.csr_array((cells.data, (label * people + other, person)), shape=given.shape)
+    both = given.multiply(turned).tocoo()
+    row, other = both.coords
+    return sp.csr_array((both.data, (row % people, other)), shape=(people, people))
 
 
 def _together(labels: Labels) -> tuple[sp.csr_array, sp.csr_array, sp.csr_array]:
@@ -110,9 +124,7 @@ def _together(labels: Labels) -> tuple[sp.csr_array, sp.csr_array, sp.csr_array]
         label, annotator = labels.label[rows], labels.annotator[rows]
         ones = np.ones(len(rows))
         answered = sp.csr_array((ones, (item, annotator)), shape=(most, people))
-        same = sp.csr_array(
-            (ones, (item * classes + label, annotator)), shape=(most * classes, people)
-        )
+        same = _rows_that_occur(item * classes + label, annotator, most * classes, people)
         said = sp.csr_array(
             (ones, (item, label * people + annotator)), shape=(most, people * classes)
         )
@@ -120,6 +132,14 @@ def _together(labels: Labels) -> tuple[sp.csr_array, sp.csr_array, sp.csr_array]
         agreeing = sp.csr_array(agreeing + same.T @ same)
         given = sp.csr_array(given + said.T @ answered)
     return common, agreeing, given
+
+
+def _rows_that_occur(row: Codes, column: Codes, rows: int, columns: int) -> sp.csr_array:
+    """1 at each row and column; rows without any left out where they are most."""
+    if rows > 8 * len(row):
+        _, row = np.unique(row, return_inverse=True)
+        rows = len(row)
+    return sp.csr_array((np.ones(len(row)), (row, column)), shape=(rows, columns))
 
 
 def pairwise_kappas(
@@ -132,7 +152,8 @@ def pairwise_kappas(
 ) -> list[PairKappa]:
     """Cohen's kappa of every two annotators with an item in common, most common items first.
 
-    The first `intervals` pairs have a bootstrap interval; the others say that they have none. Kappa
+    The first `intervals` pairs have a bootstrap interval; the others say that they have none, as
+    all do beyond a thousand classes. Kappa
     is undefined where both gave all common items one and the same label.
 
     Raises:
@@ -144,11 +165,14 @@ def pairwise_kappas(
     for place in range(len(table)):
         one, two = int(table.first[place]), int(table.second[place])
         few = int(table.n[place]) < FEWEST_UNITS
-        if place < intervals and not few and not np.isnan(table.kappa[place]):
+        wanted = place < intervals and len(labels.classes) <= MOST_CLASSES
+        if wanted and not few and not np.isnan(table.kappa[place]):
             cells = _confusion(of_person[one], of_person[two], len(labels.classes))
             kappa = _bootstrapped(cells, seed, resamples, confidence)
         else:
-            kappa = _plain(float(table.kappa[place]), int(table.n[place]), confidence)
+            kappa = _plain(
+                float(table.kappa[place]), int(table.n[place]), len(labels.classes), confidence
+            )
         names = labels.annotators[one], labels.annotators[two]
         kappas.append(PairKappa(*names, kappa, float(table.agreement[place])))
     return kappas
@@ -218,10 +242,12 @@ def _bootstrapped(table: Codes, seed: int, resamples: int, confidence: float) ->
     )
 
 
-def _plain(value: float, n: int, confidence: float) -> Estimate:
+def _plain(value: float, n: int, classes: int, confidence: float) -> Estimate:
     if np.isnan(value):
         return undefined("both gave every item the same label", n, OVER_ITEMS)
     reason = "made for the pairs with most items in common only"
+    if classes > MOST_CLASSES:
+        reason = f"{classes:,} classes, more than {MOST_CLASSES:,}"
     if n < FEWEST_UNITS:
         reason = too_few(n)
     return Estimate(value, None, None, n, "none", OVER_ITEMS, None, confidence, reason)

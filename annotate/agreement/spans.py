@@ -25,7 +25,7 @@ from annotate.agreement.raw import share
 from annotate.agreement.reasons import nothing_to_compare, undefined_figure
 from annotate.agreement.resampling import Resampling, measured
 from annotate.agreement.whole_answers import Answers, answers_of
-from annotate.annotations import NO_SPAN, Codes, Spans
+from annotate.annotations import NO_SPAN, UNKNOWN_LENGTH, Codes, Spans
 from annotate.labels import Labels
 from annotate.statistics import RESAMPLES, Reals
 
@@ -59,6 +59,8 @@ def character_alpha(spans: Spans, *, seed: int = 0, resamples: int = RESAMPLES) 
     answers, marks = _marks(spans)
     n = _answered_twice(answers)
     reason = nothing_to_compare(spans, n) or ("" if len(marks) else "nobody marked anything")
+    if not reason and (spans.length[answers.item] == UNKNOWN_LENGTH).any():
+        reason = "how long the texts are is not known: give them a column length"
     if reason:
         return undefined_figure(spans, reason, definition, pairable=n)
     labels, length, item = _stretches(spans, answers, marks)

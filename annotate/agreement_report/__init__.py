@@ -17,7 +17,12 @@ from annotate.agreement_report.of_table import (
     read_judgeable,
     taken_as_names,
 )
-from annotate.agreement_report.report import AgreementReport, Measured, agreement_report
+from annotate.agreement_report.report import (
+    AgreementReport,
+    Measured,
+    agreement_report,
+    task_of,
+)
 from annotate.agreement_report.text import set_aside
 
 __all__ = [
@@ -31,4 +36,5 @@ __all__ = [
     "reports_of_answers",
     "set_aside",
     "taken_as_names",
+    "task_of",
 ]

@@ -10,13 +10,18 @@ What a label looks like depends on the kind of question:
     multi-label  labels separated by |         spam|rude      | alone: none of them
     ranking      > between, = where tied       x>z=y    (x is best)
     text         any text                      Paris
+    span         stretches as first character  3-9:error|12-15:style   | alone: none; "3-9" names
+                 and the one after the last    no class; counted from 0
 
-A cell of another form is set aside with its line and reason, like a row that lacks a column.
+Where texts were marked, the column length says how many characters an item's text has: without it
+nothing is known of those that nobody marked. A cell of another form is set aside with its line and
+reason, like a row that lacks a column.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -28,17 +33,28 @@ import scipy.sparse as sp
 from annotate.agreement import Level
 from annotate.agreement_report.length import COMPARISONS, NO_TEXTS, no_baseline
 from annotate.agreement_report.report import Measured, agreement_report, by_version, require_names
-from annotate.annotations import Codes, MultiLabels, Rankings, Texts
+from annotate.annotations import (
+    NO_SPAN,
+    UNKNOWN_LENGTH,
+    Codes,
+    MultiLabels,
+    Rankings,
+    Spans,
+    Texts,
+)
 from annotate.errors import InputError
 from annotate.label_table import LabelTable, read_label_table
-from annotate.labels import Labels, factorize
+from annotate.labels import EXACT, Labels, factorize
 from annotate.question_labels import Answers
 from annotate.votes import CLASSES
 
-TableKind = Literal["label", "rating", "pairwise", "multi-label", "ranking", "text"]
+TableKind = Literal["label", "rating", "pairwise", "multi-label", "ranking", "text", "span"]
 
+_SPAN = re.compile(r"(\d{1,15})-(\d{1,15})(?::(.+))?")
 _SIDES = {"b": -1, "tie": 0, "a": 1}
 _OF_ALL = ("items", "annotators", "prompt", "guidelines")
+_OPEN: frozenset[TableKind] = frozenset({"label", "rating"})
+"""Kinds whose classes are those that somebody gave."""
 
 
 def agreement_of_table(
@@ -67,12 +83,17 @@ def agreement_of_table(
     """
     if level is not None and kind != "label":
         raise InputError(f"--level goes with --kind label; {kind} has levels of its own")
-    table = read_label_table(path, check=_CHECKS.get(kind), numbers=kind != "text")
+    table = read_label_table(
+        path, check=_CHECKS.get(kind), numbers=kind != "text", lengths=kind == "span"
+    )
     require_names(without, table.labels.annotators)
     reports = {}
-    for question, answers in _QUESTIONS[kind](table.labels.without(without)).items():
+    for question, answers in _asked(table, kind, without).items():
         parts = by_version(answers, mixed=mix_guidelines)
         for names, part in parts.items():
+            if kind in _OPEN and isinstance(part, Labels):
+                # What another version or somebody left out said was no choice here.
+                part = part.of_given_classes()
             told = ", ".join(name or "no guideline" for name in names)
             reports[f"{question} ({told})" if len(parts) > 1 else question] = agreement_report(
                 part,
@@ -83,6 +104,11 @@ def agreement_of_table(
                 seed=seed,
             )
     return Measured(str(path), reports, table.quarantine.to_pylist(), table.merged)
+
+
+def _asked(table: LabelTable, kind: TableKind, without: Sequence[str]) -> dict[str, Answers]:
+    labels = table.labels.without(without)
+    return _spans(labels, table.lengths) if kind == "span" else _QUESTIONS[kind](labels)
 
 
 def read_judgeable(path: Path, kind: TableKind | None = None) -> LabelTable:
@@ -125,9 +151,12 @@ def taken_as_names(labels: Labels, kind: TableKind | None) -> str:
 
 def _no_number(cell: str) -> str:
     try:
-        return "" if math.isfinite(float(cell)) else f'"{cell}" is no finite number'
+        number = float(cell)
     except ValueError:
         return f'"{cell}" is no number'
+    if not math.isfinite(number):
+        return f'"{cell}" is no finite number'
+    return "" if abs(number) < EXACT else f'"{cell}" is too large to be told from its neighbours'
 
 
 def _no_comparison(cell: str) -> str:
@@ -162,7 +191,20 @@ def _ranks(cell: str) -> list[list[str]]:
     return [[name.strip() for name in rank.split("=")] for rank in cell.split(">")]
 
 
+def _no_spans(cell: str) -> str:
+    if cell.strip() == "|":
+        return ""
+    for part in cell.split("|"):
+        found = _SPAN.fullmatch(part.strip())
+        if found is None:
+            return f'"{cell}" has a span that is not like 3-9:error'
+        if int(found[1]) >= int(found[2]):
+            return f'"{cell}" has a span that ends before it begins'
+    return ""
+
+
 _CHECKS: Mapping[TableKind, Callable[[str], str]] = {
+    "span": _no_spans,
     "rating": _no_number,
     "pairwise": _no_comparison,
     "multi-label": _no_set,
@@ -211,12 +253,7 @@ def _orders(labels: Labels) -> dict[str, Answers]:
         [(name, rank) for rank, names in enumerate(_ranks(cell), 1) for name in names]
         for cell in labels.classes
     ]
-    sizes = np.array([len(order) for order in ranks], dtype=np.int64)
-    starts = np.cumsum(sizes) - sizes
-    length = sizes[labels.label]
-    answer = np.repeat(np.arange(len(labels)), length)
-    within = np.arange(len(answer)) - np.repeat(np.cumsum(length) - length, length)
-    cell = starts[labels.label][answer] + within
+    answer, cell = _expanded(labels, np.array([len(order) for order in ranks], dtype=np.int64))
     code, names = factorize([name for order in ranks for name, _ in order])
     rank = np.array([rank for order in ranks for _, rank in order], dtype=np.int64)
     key = labels.item[answer] * len(names) + code[cell]
@@ -224,6 +261,53 @@ def _orders(labels: Labels) -> dict[str, Answers]:
     options = [names[at % len(names)] for at in item_option]
     who = _who(labels, answer)
     return {"ranking": Rankings(**who, option=option, rank=rank[cell], options=options)}
+
+
+def _spans(labels: Labels, lengths: Codes | None) -> dict[str, Answers]:
+    """One row a span, and one for an answer without any."""
+    cells = [
+        [found.groups() for found in map(_SPAN.fullmatch, map(str.strip, cell.split("|"))) if found]
+        for cell in labels.classes
+    ]
+    parts = [part for cell in cells for part in cell or [("0", "0", None)]]
+    answer, part = _expanded(labels, np.array([len(cell) or 1 for cell in cells], dtype=np.int64))
+    marks = np.array([end != "0" for _, end, _ in parts], dtype=bool)
+    code, names = factorize([name or "" for _, _, name in parts])
+    label = np.where(marks, code, NO_SPAN)
+    start, end = (np.array([int(one[at]) for one in parts], dtype=np.int64) for at in (0, 1))
+    who = _who(labels, answer)
+    if lengths is None:
+        lengths = np.full(len(labels.items), UNKNOWN_LENGTH)
+    else:
+        _require_within(labels, who["item"], end[part], lengths)
+    spans = Spans(
+        **who, start=start[part], end=end[part], label=label[part], length=lengths, classes=names
+    )
+    return {"span": spans}
+
+
+def _require_within(labels: Labels, item: Codes, end: Codes, lengths: Codes) -> None:
+    over = np.flatnonzero(end > lengths[item])
+    if len(over):
+        at = over[0]
+        raise InputError(
+            f"a span ends at {end[at]} in a text of {lengths[item[at]]} characters",
+            where=f"item {labels.items[item[at]]}",
+            remedy="Count characters from 0, the end being the one after the last",
+        )
+
+
+def _expanded(labels: Labels, sizes: Codes) -> tuple[Codes, Codes]:
+    """Each answer as often as its label has parts: the answer, and which of all labels' parts.
+
+    Args:
+        sizes: parts of each label, shape (classes,).
+    """
+    starts = np.cumsum(sizes) - sizes
+    length = sizes[labels.label]
+    answer = np.repeat(np.arange(len(labels)), length)
+    within = np.arange(len(answer)) - np.repeat(np.cumsum(length) - length, length)
+    return answer, starts[labels.label][answer] + within
 
 
 def _texts(labels: Labels) -> dict[str, Answers]:

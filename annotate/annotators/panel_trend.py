@@ -1,4 +1,4 @@
-"""Whether a whole panel's agreement drifts: are items that were answered later disputed more?"""
+"""Whether a whole panel's agreement drifts: are prompts that were answered later disputed more?"""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ MIN_ITEMS = 20
 
 
 def panel_trend(panel: Panel) -> tuple[float, int, str]:
-    """z of a permutation test of ranks, how many items it rests on, and why there is no z.
+    """z of a permutation test of ranks, how many prompts it rests on, and why there is no z.
 
-    Each item counts once, with the share of its answers that are in the minority (half of two that
-    differ) and the mean time of its answers. z compares the sum of share × rank of time with its
-    permutation variance (Hájek and Šidák 1967, theorem II.3.1.c).
+    Each prompt counts once, whose items are as hard as it is; an item where prompts are not known.
+    It counts with the share of its answers that are in the minority (half of two that differ) and
+    the mean time of its answers. z compares the sum of share × rank of time with its permutation
+    variance (Hájek and Šidák 1967, theorem II.3.1.c).
     """
     labels = panel.labels
     if labels.time is None:
         return np.nan, 0, "when people answered is not known"
     fewer, answers = minority(panel)
     usable = (answers > 1) & (labels.time != NO_TIME)
-    items, item = np.unique(labels.item[usable], return_inverse=True)
+    items, item = np.unique(panel.prompts[usable], return_inverse=True)
     if len(items) < MIN_ITEMS:
         return np.nan, len(items), "too few items that several people answered at a known time"
     n = np.bincount(item)

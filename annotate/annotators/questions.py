@@ -11,10 +11,11 @@ One trial is one response, whose score is how many of its answers are a yes: the
 come from one look at one item.
 
 Agreement is not asked within items: of two answers that differ nothing says which is the odd one.
-It takes the items of one batch with as many answers as given out at random. Somebody's sum of
-disagreements is then that of a random draw of items, and within each of a random answer. Draws are
-without replacement; the tails are those of draws with it, at the deviation scaled by the ratio of
-both standard deviations. Where everybody answered everything this is the question within items.
+It takes the prompts of one batch with as many answers as given out at random; one trial is all that
+somebody answered of a prompt, whose items are as hard as it is. Somebody's sum of disagreements is
+then that of a random draw of prompts, and within each of a random answer. Draws are without
+replacement; the tails are those of draws with it, at the deviation scaled by the ratio of both
+standard deviations. Where everybody answered everything this is the question within items.
 """
 
 from __future__ import annotations
@@ -167,6 +168,7 @@ def minority(panel: Panel) -> tuple[Kept, Codes]:
 
 def _agreement(panel: Panel) -> Question:
     """The score is the share of others who differ, in steps that hold every share exactly."""
+    panel = _by_prompt(panel)
     labels = panel.labels
     cell = labels.item * max(1, len(labels.classes)) + labels.label
     _, which, same = np.unique(cell, return_inverse=True, return_counts=True)
@@ -190,6 +192,15 @@ def _agreement(panel: Panel) -> Question:
         item=item,
         again=lambda people: _agreement(panel.without(people)),
     )
+
+
+def _by_prompt(panel: Panel) -> Panel:
+    """With everything that one person answered of a prompt as one response to one thing shown."""
+    if panel.labels.prompt is None:
+        return panel
+    _, prompt = np.unique(panel.prompts, return_inverse=True)
+    response = prompt * max(panel.people, 1) + panel.labels.annotator
+    return replace(panel, response=response, shown=prompt.astype(np.int64))
 
 
 def _scaled_sum(question: Question, trials: Trials, people: int) -> Reals | None:

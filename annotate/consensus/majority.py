@@ -6,12 +6,26 @@ import numpy as np
 from scipy.special import betainc
 
 from annotate.consensus.result import Consensus, Reals, above_chance
+from annotate.errors import InputError
 from annotate.labels import Labels
+
+# Cells of the items' probabilities: 1.6 GB.
+_MAX_CELLS = 200_000_000
 
 
 def vote_counts(labels: Labels) -> Reals:
-    """How often each item got each class, shape (items, classes)."""
+    """How often each item got each class, shape (items, classes).
+
+    Raises:
+        InputError: too many items and classes to write out.
+    """
     items, classes = len(labels.items), len(labels.classes)
+    if items * classes > _MAX_CELLS:
+        raise InputError(
+            f"{classes:,} classes are too many for the probabilities of {items:,} items",
+            where="label",
+            remedy="Labels should be names that repeat; free text has no class to find",
+        )
     cells = np.bincount(labels.item * classes + labels.label, minlength=items * classes)
     return cells.reshape(items, classes).astype(np.float64)
 
