@@ -89,6 +89,7 @@ def _coefficient(labels: Labels, weights: _Weights, definition: str, how: Resamp
     found = patterns(labels, least=1)
     n = found.pairable
     classes = len(labels.classes)
+    definition = f"{definition}; {classes} possible classes"
     reason = nothing_to_compare(labels, n)
     if not reason and classes < 2:
         reason = "every answer is the same, and no other class is known"
