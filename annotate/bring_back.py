@@ -2,10 +2,11 @@
 
 The archive is checked as a whole, then unpacked beside the project and completed there with what is
 newer in the present one: runs and guidelines that the backup lacks, trained weights that it left
-out, and the ledger where it continues the backup's. Then a note is written, and each part of the
-project is moved aside and its successor into its place. A kill before the note leaves the project
-as it was; after it every command refuses, and the same command goes on. Nothing is deleted: the
-present state lies in a folder beside.
+out, and the ledger where it continues the backup's, with the answers that a killed server has left
+in its outbox. Then a note is written, a PostgreSQL database is loaded, and each part of the project
+is moved aside and its successor into its place. A kill before the note leaves the project as it
+was; after it every command refuses, and the same command goes on. Nothing is deleted: the present
+state lies in a folder beside.
 """
 
 from __future__ import annotations
@@ -14,17 +15,18 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
-from dataclasses import dataclass
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from annotate.backup import DUMP, LEDGER, run_client
-from annotate.backup_archive import PARTS, Manifest, check, extract
+from annotate.backup import DATABASE, DUMP, LEDGER, run_client
+from annotate.backup_archive import PARTS, check, extract
 from annotate.embedded import home as server_home
-from annotate.embedded.database import VARIABLE, Database, choose
+from annotate.embedded.database import VARIABLE, Database, choose, connect, held
 from annotate.errors import HandloomError, InputError, ProjectError
-from annotate.ledger import Ledger
+from annotate.ledger import Entry, Ledger
 from annotate.project_init import keep_from_git
 from annotate.runs import INTERRUPTED
 
@@ -45,6 +47,8 @@ class BroughtBack:
     """Whether the ledger goes on beyond the backup: `handloom restore` brings those back too."""
     ledger_note: str
     """Why the present ledger was not kept; empty if it was, or there was none."""
+    outbox_note: str = ""
+    """Why it is not known which answers the present database had not given to the ledger yet."""
 
 
 def project_root(start: Path) -> Path:
@@ -88,34 +92,54 @@ def bring_back(root: Path, archive: Path) -> BroughtBack:
     if (root / INTERRUPTED).is_file():
         note = json.loads((root / INTERRUPTED).read_text())
         check_same(note, archive)
-        return _finish(root, note)
-    manifest = check(archive)
-    with _no_server(root):
-        database = _postgresql(root, manifest)
+        return _go_on(root, note)
+    database = _postgresql(root, check(archive).database)
+    with _no_server(root), _alone(database):
         stage = root / _STAGE
-        if stage.exists():  # of an attempt that was killed before anything was touched
-            shutil.rmtree(stage)
-        stage.mkdir(mode=0o700)
-        for part in PARTS:
-            (stage / part).mkdir(mode=0o700 if part.startswith(".") else 0o777)
-        extract(archive, stage)
-        newer, why = _keep_longer_ledger(root, stage)
+        made = _unpack(archive, stage)
+        waiting, unread = _waiting(root, database)
+        newer, why = _keep_longer_ledger(root, stage, waiting)
         _keep_what_is_newer(root, stage)
         aside = f"before-restore-{datetime.now(UTC):%Y%m%d-%H%M%S}"
         note = {
             "archive": str(archive),
-            "made": manifest.made,
+            "made": made,
             "aside": aside if is_replacing(root) or database is not None else "",
             "newer": newer,
             "why": why,
+            "unread": unread,
+            "database": "" if database is None else database.shown,
         }
         if database is not None:
-            _load_dump(database, root, stage, aside)
+            _dump_aside(database, root / aside, stage)
         _write_note(root, note)
-        return _finish(root, note)
+        return _finish(root, note, database)
 
 
-def check_same(note: dict[str, str], archive: Path) -> None:
+def _unpack(archive: Path, stage: Path) -> str:
+    """Unpack a backup into a folder of its own; when the backup was made."""
+    if stage.exists():  # of an attempt that was killed before anything was touched
+        shutil.rmtree(stage)
+    stage.mkdir(mode=0o700)
+    for part in PARTS:
+        (stage / part).mkdir(mode=0o700 if part.startswith(".") else 0o777)
+    return extract(archive, stage).made
+
+
+def _go_on(root: Path, note: Mapping[str, str]) -> BroughtBack:
+    """Finish what was cut off; a dump that still lies there has not been loaded."""
+    database = _postgresql(root, "postgresql") if (root / _STAGE / DUMP).exists() else None
+    if database is not None and database.shown != note["database"]:
+        raise InputError(
+            "this backup is half in place, in another database",
+            where=note["database"],
+            remedy=f"Set {VARIABLE} to that one and give the command again",
+        )
+    with _no_server(root), _alone(database):
+        return _finish(root, note, database)
+
+
+def check_same(note: Mapping[str, str], archive: Path) -> None:
     """Refuse to go on with another backup than the one that was interrupted."""
     if note["archive"] != str(archive):
         raise ProjectError(
@@ -134,9 +158,16 @@ def _no_server(root: Path) -> Iterator[None]:
         yield
 
 
-def _finish(root: Path, note: dict[str, str]) -> BroughtBack:
-    """Move the parts: what is moved already is passed over."""
+def _alone(database: Database | None) -> contextlib.AbstractContextManager[object]:
+    """Keep every server off a PostgreSQL database, wherever it runs."""
+    return contextlib.nullcontext() if database is None else held(database)
+
+
+def _finish(root: Path, note: Mapping[str, str], database: Database | None) -> BroughtBack:
+    """Load the database and move the parts: what is done already is passed over."""
     stage, aside = root / _STAGE, root / note["aside"] if note["aside"] else None
+    if database is not None:
+        _load_dump(database, root, stage)
     for part in PARTS:
         if not (stage / part).exists():
             continue
@@ -153,7 +184,8 @@ def _finish(root: Path, note: dict[str, str]) -> BroughtBack:
     (root / INTERRUPTED).unlink()
     shutil.rmtree(stage, ignore_errors=True)
     _fsync(root)
-    return BroughtBack(root, note["made"], aside, bool(note["newer"]), note["why"])
+    told = note["why"], note.get("unread", "")
+    return BroughtBack(root, note["made"], aside, bool(note["newer"]), *told)
 
 
 def _free(path: Path) -> Path:
@@ -165,7 +197,7 @@ def _free(path: Path) -> Path:
     return path
 
 
-def _write_note(root: Path, note: dict[str, object]) -> None:
+def _write_note(root: Path, note: Mapping[str, str]) -> None:
     _fsync_tree(root / _STAGE)
     partial = root / f"{INTERRUPTED}.partial"
     with partial.open("w") as file:
@@ -176,24 +208,54 @@ def _write_note(root: Path, note: dict[str, object]) -> None:
     _fsync(root)
 
 
-def _keep_longer_ledger(root: Path, stage: Path) -> tuple[str, str]:
-    """Take the present ledger if it continues the backup's.
+def _waiting(root: Path, database: Database | None) -> tuple[list[Entry], str]:
+    """Answers that the present database holds for the ledger, and why they cannot be read.
+
+    A server that was killed, or stopped while the disk was full, acknowledged them and leaves them
+    in its outbox. One of the two is empty.
+    """
+    import sqlalchemy as sa
+
+    from annotate.embedded import outbox_sql
+
+    file = root / DATABASE
+    if database is None and not file.exists():
+        return [], ""
+    engine = sa.create_engine(
+        "sqlite://" if database is None else "postgresql+psycopg2://",
+        creator=lambda: sqlite3.connect(file) if database is None else connect(database),
+        poolclass=sa.NullPool,
+    )
+    try:
+        with engine.connect() as connection:
+            return outbox_sql.waiting(connection), ""
+    except (sa.exc.DBAPIError, ValueError) as error:  # damaged: often why a backup is wanted
+        return [], (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _keep_longer_ledger(root: Path, stage: Path, waiting: Sequence[Entry]) -> tuple[str, str]:
+    """Take the present ledger, with what waited for it, if it continues the backup's.
+
+    Otherwise what waited goes to the backup's, placed by its time: the backup's database may hold
+    older answers that the ledger will get only later.
 
     Returns:
         "newer" if it holds more, and why it was not taken; either may be empty.
     """
     present, saved = Ledger(root / LEDGER), Ledger(stage / LEDGER)
-    if not present.path.exists():
-        return "", ""
-    before = saved.verdict()
-    try:
-        now = present.verdict(before.head)
-    except HandloomError as error:
-        return "", str(error)
-    if now.problems:
-        return "", now.problems[0]
-    shutil.copy2(present.path, saved.path)  # it will be appended to
-    return ("newer" if now.lines > before.lines else ""), ""
+    before, why = saved.verdict(), ""
+    if present.path.exists():
+        try:
+            present.append(waiting)  # mends a torn end, too
+            now = present.verdict(before.head)
+            why = "; ".join(now.problems[:1])
+        except ProjectError as error:
+            why = str(error)
+        if not why:
+            shutil.copy2(present.path, saved.path)  # it will be appended to
+            return ("newer" if now.lines > before.lines else ""), ""
+    added = saved.append(replace(entry, source="pull") for entry in waiting) if waiting else 0
+    return ("newer" if added else ""), why
 
 
 def _keep_what_is_newer(root: Path, stage: Path) -> None:
@@ -258,32 +320,52 @@ def _keep(source: Path, target: Path, *, immutable: bool) -> None:
     shutil.copy2(source, target)
 
 
-def _postgresql(root: Path, manifest: Manifest) -> Database | None:
-    """The PostgreSQL database that the backup is to be loaded into; None for SQLite."""
+def _postgresql(root: Path, kind: str | None) -> Database | None:
+    """The PostgreSQL database that a backup of this kind is to be loaded into; None for SQLite."""
     url = os.environ.get(VARIABLE)
-    if manifest.database == "postgresql" and not url:
+    if kind == "postgresql" and not url:
         raise InputError(
             "this backup is of a PostgreSQL database", remedy=f"Set {VARIABLE} to where it is to go"
         )
-    if manifest.database == "sqlite" and url:
+    if kind == "sqlite" and url:
         raise InputError(f"this backup is of SQLite, and {VARIABLE} is set", remedy="Unset it")
-    if manifest.database != "postgresql":
+    if kind != "postgresql":
         return None
     return choose(root / ".handloom" / "argilla", url)
 
 
-def _load_dump(database: Database, root: Path, stage: Path, aside: str) -> None:
-    """Load the database, in one transaction, after what it holds now was dumped aside."""
-    environment = {k: v for k, v in database.environment.items() if k.startswith("PG")}
-    kept = root / aside / "database-before.dump"
-    kept.parent.mkdir(mode=0o700, exist_ok=True)
-    run_client(
-        ["pg_dump", "--format=custom", "--no-owner", f"--file={kept}"], environment, database
-    )
+def _dump_aside(database: Database, aside: Path, stage: Path) -> None:
+    """Dump what the database holds now, and see that the backup's dump can be read."""
+    run_client(["pg_restore", "--list", str(stage / DUMP)], {}, database)
+    aside.mkdir(mode=0o700, exist_ok=True)
+    partial = aside / "database-before.partial"
+    command = ["pg_dump", "--format=custom", "--no-owner", f"--file={partial}"]
+    run_client(command, _variables(database), database)
+    _fsync(partial)
+    partial.rename(aside / "database-before.dump")
+    _fsync(aside)
+
+
+def _load_dump(database: Database, root: Path, stage: Path) -> None:
+    """Load the database, in one transaction; loading it again changes nothing.
+
+    If it cannot be loaded the project is as it was: this comes before any part is moved.
+    """
     command = ["pg_restore", "--clean", "--if-exists", "--no-owner", "--single-transaction"]
-    name = environment["PGDATABASE"]
-    run_client([*command, f"--dbname={name}", str(stage / DUMP)], environment, database)
+    environment = _variables(database)
+    name = environment.get("PGDATABASE", "")  # without one, as libpq chooses it
+    try:
+        run_client([*command, f"--dbname={name}", str(stage / DUMP)], environment, database)
+    except HandloomError:
+        (root / INTERRUPTED).unlink()
+        raise
     (stage / DUMP).unlink()
+    _fsync((stage / DUMP).parent)
+
+
+def _variables(database: Database) -> dict[str, str]:
+    """Address and password, for PostgreSQL's client programs."""
+    return {k: v for k, v in database.environment.items() if k.startswith("PG")}
 
 
 def _fsync_tree(folder: Path) -> None:

@@ -106,6 +106,8 @@ def _bring_back(archive: Path, *, yes: bool) -> None:
         click.echo(f"  the state before lies in {os.path.relpath(done.aside)}")
     if done.ledger_note:
         click.echo(f"  its ledger was not kept: {done.ledger_note}")
+    if done.outbox_note:
+        click.echo(f"  answers its server had not yet put into the ledger: {done.outbox_note}")
     then = "handloom up" + (
         ", then handloom restore: the ledger has newer responses" if done.newer_responses else ""
     )

@@ -123,9 +123,10 @@ class Ledger:
     def standing(self, batches: Collection[str]) -> dict[Key, Entry]:
         """The entry that counts for each (batch, item, annotator) of these batches.
 
-        The newest by time, where pull and outbox may have written out of order. What went with its
-        user or record still counts, and a restatement counts from its first time on; so a restored
-        server changes nothing. A response withdrawn by its author stands as "deleted".
+        The last of them: in the outbox's own order, and by time where pull and outbox may have
+        written out of order (see `_in_order`). What went with its user or record still counts, and
+        a restatement counts from its first time on; so a restored server changes nothing. A
+        response withdrawn by its author stands as "deleted".
 
         Memory in proportion to the versions of these batches.
         """
@@ -137,8 +138,7 @@ class Ledger:
 
     def history(self, item_ids: Collection[str]) -> list[Entry]:
         """Every entry about these items, oldest first: edits, drafts, discards and deletions."""
-        found = [entry for entry in self._entries(item_ids) if entry.item_id in item_ids]
-        return sorted(found, key=_order)
+        return _in_order(entry for entry in self._entries(item_ids) if entry.item_id in item_ids)
 
     def read(self) -> pa.Table:
         """The whole ledger as a table with the schema `TABLE`."""
@@ -245,13 +245,27 @@ def _version_in(line: bytes, path: Path) -> bytes | None:
         return None
 
 
-def _order(entry: Entry) -> tuple[datetime, int]:
-    return entry.updated_at, entry.seq or 0
+def _in_order(written: Iterable[Entry]) -> list[Entry]:
+    """Entries in the order in which they were said; given as they were written.
+
+    The outbox's of one key were written in that order, whatever the clocks say: a clock may be set
+    back, and the database's host, which dates deletions, has another one than the application. None
+    of them counts as older than one before it. What pulls and webhooks saw stands where its time
+    puts it.
+    """
+    reached: dict[Key, datetime] = {}
+    placed: list[tuple[datetime, int, Entry]] = []
+    for number, entry in enumerate(written):
+        at = entry.updated_at
+        if entry.source == "outbox":
+            at = reached[entry.key] = max(at, reached.get(entry.key, at))
+        placed.append((at, number, entry))
+    return [entry for _, _, entry in sorted(placed, key=lambda each: each[:2])]
 
 
 def _standing(versions: list[Entry]) -> Entry:
-    """Of the versions of one key, the newest; restated ones with their first time."""
-    first, *later = sorted(versions, key=_order)
+    """Of the versions of one key, the last; restated ones with their first time."""
+    first, *later = _in_order(versions)
     for entry in later:
         if not entry.restates(first):
             first = entry

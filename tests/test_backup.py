@@ -5,23 +5,28 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import signal
 import subprocess
 import sys
 import tarfile
 import threading
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
+import sqlalchemy as sa
 from click.testing import CliRunner, Result
 from conftest import run_argilla
 from factories import make_generated, make_project, submit
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from postgres import Postgres
+from postgres import USER, Postgres
+from sqlalchemy.engine import make_url
 
 from align.cli import main
 from annotate import backup_archive
@@ -29,6 +34,7 @@ from annotate.accounts import add_users
 from annotate.backup import backup
 from annotate.backup_archive import ArchiveWriter, check
 from annotate.bring_back import bring_back
+from annotate.embedded import database, outbox_sql
 from annotate.embedded.process import stop
 from annotate.errors import InputError, ProjectError, ServerError
 from annotate.guidelines import load_guideline, publish_guideline
@@ -233,6 +239,87 @@ def test_what_is_newer_is_kept_and_the_rest_lies_aside(project: Project, tmp_pat
     passwords = json.loads((project.state_dir / "users.json").read_text())
     assert passwords == {"anna": "secret", "carla": "hers"}
     assert verify(project) == []  # with the weights that the backup left out
+
+
+def engine_on(project: Project) -> sa.Engine:
+    """The database of a project's server on SQLite, with an outbox."""
+    home = project.state_dir / "argilla"
+    home.mkdir(exist_ok=True)
+    engine = sa.create_engine(f"sqlite:///{home}/argilla.db")
+    outbox_sql.METADATA.create_all(engine)
+    return engine
+
+
+def leave_in_outbox(engine: sa.Engine, item: str, value: str, minute: int = 0) -> None:
+    """An answer of Anna's that was acknowledged, and that no server has moved to the ledger."""
+    at = datetime(2026, 1, 1, 12) + timedelta(minutes=minute)
+    ids = {name: uuid4() for name in ("response_id", "record_id", "user_id")}
+    names = {"batch": "batch", "workspace": "w", "annotator": "anna", "guideline": "preference@v1"}
+    row = {"event": uuid4().hex, "op": "update", "status": "submitted", "values": label(value)}
+    times = {"inserted_at": at, "updated_at": at}
+    with engine.begin() as connection:
+        connection.execute(
+            sa.insert(outbox_sql.OUTBOX), {**ids, **names, **row, **times, "item_id": item}
+        )
+    engine.dispose()
+
+
+def answers_of(project: Project, item: str) -> list[str]:
+    return [e.values["preference"]["value"] for e in Ledger.of(project).history([item])]
+
+
+def test_what_a_killed_server_left_in_its_outbox_is_kept(project: Project, tmp_path: Path) -> None:
+    engine = engine_on(project)
+    saved = backup(project, tmp_path / "saved.tar")
+    leave_in_outbox(engine, "i-7", "b_better", minute=9)
+    leave_in_outbox(engine, "i-7", "tie", minute=3)  # the clock was set back
+    back = bring_back(project.root, saved.path)
+    assert (back.newer_responses, back.ledger_note, back.outbox_note) == (True, "", "")
+    assert answers_of(project, "i-7") == ["b_better", "tie"]
+    assert Ledger.of(project).verify() == []
+
+
+def test_what_is_in_the_outbox_outlives_a_ledger_that_is_not_kept(
+    project: Project, tmp_path: Path
+) -> None:
+    """And the backup's own outbox, which the server will bring to the ledger later, is older."""
+    engine = engine_on(project)
+    saved = backup(project, tmp_path / "saved.tar")
+    Ledger.of(project).path.unlink()
+    Ledger.of(project).append([said("dora")])
+    leave_in_outbox(engine, "i-7", "b_better", minute=9)
+    back = bring_back(project.root, saved.path)
+    assert "no line has the hash" in back.ledger_note
+    assert back.newer_responses
+    ledger = Ledger.of(project)
+    (late,) = ledger.history(["i-7"])
+    older = replace(late, values=label("tie"), updated_at=late.updated_at - timedelta(minutes=5))
+    ledger.append([replace(older, source="outbox")])
+    assert ledger.standing(["batch"])["batch", "i-7", "anna"].values == label("b_better")
+
+
+def test_an_outbox_that_cannot_be_read_is_told(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine_on(project)
+    saved = backup(project, tmp_path / "saved.tar")
+    (project.state_dir / "argilla" / "argilla.db").write_bytes(b"damaged" * 999)
+    monkeypatch.chdir(project.root)
+    done = handloom("restore", "--from", str(saved.path), "--yes")
+    assert done.exit_code == 0, done.output
+    assert "not yet put into the ledger" in done.output
+    assert "not a database" in done.output
+
+
+def test_a_torn_last_line_does_not_cost_the_newer_ledger(project: Project, tmp_path: Path) -> None:
+    saved = backup(project, tmp_path / "saved.tar")
+    Ledger.of(project).append([said("carla")])
+    with Ledger.of(project).path.open("ab") as file:
+        file.write(b'{"seq":3,"prev"')
+    back = bring_back(project.root, saved.path)
+    assert (back.newer_responses, back.ledger_note) == (True, "")
+    assert [entry.annotator for entry in Ledger.of(project)] == ["anna", "ben", "carla"]
+    assert Ledger.of(project).verify() == []
 
 
 def test_with_models_they_are_in_it(project: Project, tmp_path: Path) -> None:
@@ -493,3 +580,114 @@ def test_a_database_in_postgresql(
         assert pull(again, again.resolve(pushed.id)).id == pulled.id
     finally:
         stop(again.state_dir / "argilla")
+
+
+@pytest.fixture
+def on_postgres(
+    project: Project, postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> tuple[Project, sa.Engine]:
+    """A project whose answers are in PostgreSQL, and that database, with an outbox."""
+    url = postgres.create_database()
+    monkeypatch.setenv("HANDLOOM_DATABASE_URL", url)
+    engine = sa.create_engine(make_url(url).set(drivername="postgresql+psycopg2"))
+    outbox_sql.METADATA.create_all(engine)
+    engine.dispose()
+    return project, engine
+
+
+def in_outbox(engine: sa.Engine) -> list[str]:
+    with engine.connect() as connection:
+        found = [entry.item_id for entry in outbox_sql.waiting(connection)]
+    engine.dispose()
+    return found
+
+
+def test_a_postgresql_database_that_a_server_works_on_is_left_alone(
+    on_postgres: tuple[Project, sa.Engine], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server runs from another folder: the lock on this one says nothing."""
+    project, engine = on_postgres
+    saved = backup(project, tmp_path / "saved.tar")
+    leave_in_outbox(engine, "i-7", "b_better")
+    before = content(project.root)
+    monkeypatch.setattr(database, "LOCK_TRIES", 1)
+    chosen = database.choose(tmp_path, os.environ["HANDLOOM_DATABASE_URL"])
+    with (
+        database.held(chosen),
+        pytest.raises(ServerError, match="another server of Handloom works on this database"),
+    ):
+        bring_back(project.root, saved.path)
+    assert in_outbox(engine) == ["i-7"]
+    assert content(project.root) == before
+    back = bring_back(project.root, saved.path)
+    assert back.newer_responses
+    assert answers_of(project, "i-7") == ["b_better"]
+    assert in_outbox(engine) == []
+
+
+LOADER = """
+import itertools, os, signal, sys
+from pathlib import Path
+from annotate import bring_back
+count, stop, run = itertools.count(1), int(sys.argv[3]), bring_back.run_client
+def dying(command, *rest):
+    run(command, *rest)
+    if next(count) == stop:
+        os.kill(os.getpid(), signal.SIGKILL)
+bring_back.run_client = dying
+bring_back.bring_back(Path(sys.argv[1]), Path(sys.argv[2]))
+"""
+
+
+@pytest.mark.parametrize("stop_at", [2, 3], ids=["dumped", "loaded"])
+def test_killed_beside_postgresql_it_is_the_old_or_goes_on_to_the_new(
+    on_postgres: tuple[Project, sa.Engine], tmp_path: Path, stop_at: int
+) -> None:
+    project, engine = on_postgres
+    saved = backup(project, tmp_path / "saved.tar").path
+    leave_in_outbox(engine, "i-7", "b_better")
+    command = [sys.executable, "-c", LOADER, str(project.root), str(saved), str(stop_at)]
+    assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+    loaded = stop_at == 3
+    assert in_outbox(engine) == ([] if loaded else ["i-7"])
+    assert (project.root / INTERRUPTED).exists() == loaded
+    bring_back(project.root, saved)
+    assert answers_of(project, "i-7") == ["b_better"]
+    assert in_outbox(engine) == []
+    assert not (project.root / INTERRUPTED).exists()
+    assert not list(project.state_dir.rglob("database.dump"))
+    (kept,) = project.root.glob("before-restore-*/database-before.dump")
+    listed = ["pg_restore", "--data-only", "--file=-", str(kept)]
+    assert b"i-7" in subprocess.run(listed, capture_output=True, check=True).stdout
+
+
+def test_a_dump_that_cannot_be_loaded_leaves_the_project_as_it_was(
+    on_postgres: tuple[Project, sa.Engine], tmp_path: Path
+) -> None:
+    project, engine = on_postgres
+    saved = backup(project, tmp_path / "saved.tar").path
+    with engine.begin() as connection:  # which --clean cannot drop
+        connection.execute(
+            sa.text("CREATE VIEW mine AS SELECT response_id, cause FROM handloom_causes")
+        )
+    engine.dispose()
+    before = content(project.root)
+    with pytest.raises(ServerError, match="pg_restore failed"):
+        bring_back(project.root, saved)
+    now = content(project.root)
+    assert {name: now.get(name) for name in before} == before
+    assert not (project.root / INTERRUPTED).exists()
+
+
+def test_an_address_without_a_database_is_that_of_its_user(
+    project: Project, postgres: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = postgres.connect("postgres")
+    server.autocommit = True
+    with server.cursor() as cursor:
+        cursor.execute(f'CREATE DATABASE "{USER}"')
+    server.close()
+    url = f"postgresql://{USER}:{postgres.password}@127.0.0.1:{postgres.port}"
+    monkeypatch.setenv("HANDLOOM_DATABASE_URL", url)
+    saved = backup(project, tmp_path / "saved.tar")
+    assert bring_back(project.root, saved.path).aside is not None

@@ -253,6 +253,25 @@ def test_what_counts_is_the_newest_by_time_whatever_the_order_written(ledger: Le
     assert [e.updated_at.minute for e in ledger.history(["i-1"])] == [1, 5]
 
 
+def test_what_the_outbox_noted_counts_in_its_own_order(ledger: Ledger) -> None:
+    """Edited after the clock was set back, and withdrawn by a database whose clock is behind."""
+    outbox = [
+        replace(entry(label=label, minute=minute), source="outbox")
+        for label, minute in (("a_better", 9), ("b_better", 4), ("tie", 5))
+    ]
+    ledger.append(outbox)
+    assert ledger.standing(["b"])["b", "i-1", "anna"].values["preference"]["value"] == "tie"
+    seen = [entry(label="seen before", minute=8), entry(label="seen after", minute=10)]
+    ledger.append([seen[0]])
+    assert ledger.standing(["b"])["b", "i-1", "anna"].values["preference"]["value"] == "tie"
+    ledger.append([seen[1]])
+    values = [e.values["preference"]["value"] for e in ledger.history(["i-1"])]
+    assert values == ["seen before", "a_better", "b_better", "tie", "seen after"]
+    withdrawn = replace(entry("i-2", minute=3), status="deleted", cause="response", source="outbox")
+    ledger.append([replace(entry("i-2", minute=6), source="outbox"), withdrawn])
+    assert ledger.standing(["b"])["b", "i-2", "anna"].status == "deleted"
+
+
 def gone(cause: Literal["response", "user", "record"], minute: int) -> Entry:
     return replace(entry(minute=minute), status="deleted", cause=cause)
 

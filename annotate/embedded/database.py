@@ -42,6 +42,14 @@ _PARAMETERS = {
     "sslkey": "PGSSLKEY",
     "sslcrl": "PGSSLCRL",
 }
+_LIBPQ = {
+    "PGPORT": "port",
+    "PGUSER": "user",
+    "PGPASSWORD": "password",
+    "PGDATABASE": "dbname",
+    **{variable: name for name, variable in _PARAMETERS.items() if name != "ssl"},
+}
+"""Variable → the driver's word for it."""
 
 
 @dataclass(frozen=True)
@@ -140,8 +148,8 @@ def _parsed(text: str) -> "URL":
 def opened(database: Database, home: Path) -> Iterator[None]:
     """Make the database ready for Argilla's migrations, and hold it for this server alone.
 
-    What `environment` holds must be set. A server on SQLite is alone by the lock on its folder; one
-    on PostgreSQL takes an advisory lock, on a connection that stays open as long.
+    A server on SQLite is alone by the lock on its folder; one on PostgreSQL takes an advisory lock
+    (see `held`).
 
     Raises:
         ServerError: the database cannot be reached or used, or another server works on it.
@@ -150,12 +158,23 @@ def opened(database: Database, home: Path) -> Iterator[None]:
         _prepare_sqlite(Path(database.shown))
         yield
         return
-    lock = _connect(database)
+    with held(database):
+        (home / "postgresql").write_text(database.shown + "\n")
+        yield
+
+
+@contextmanager
+def held(database: Database) -> Iterator["connection"]:
+    """Keep every server of Handloom off a PostgreSQL database, by a connection that stays open.
+
+    Raises:
+        ServerError: the database cannot be reached or used, or another server works on it.
+    """
+    lock = connect(database)
     try:
         _check_encoding(lock, database)
         _take(lock, database)
-        (home / "postgresql").write_text(database.shown + "\n")
-        yield
+        yield lock
     finally:
         lock.close()
 
@@ -168,11 +187,21 @@ def _prepare_sqlite(path: Path) -> None:
     path.chmod(0o600)
 
 
-def _connect(database: Database) -> "connection":
+def connect(database: Database) -> "connection":
+    """A connection to a PostgreSQL database, whatever stands in the environment.
+
+    Raises:
+        ServerError: it cannot be reached.
+    """
     import psycopg2
 
+    given = {
+        word: database.environment[name]
+        for name, word in _LIBPQ.items()
+        if name in database.environment
+    }
     try:
-        return psycopg2.connect("", connect_timeout=CONNECT_SECONDS)
+        return psycopg2.connect(connect_timeout=CONNECT_SECONDS, **given)
     except psycopg2.Error as error:
         raise ServerError(
             f"cannot open the database: {_one_line(error)}",

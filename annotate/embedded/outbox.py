@@ -23,7 +23,7 @@ from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.orm import Session
 
-from annotate.embedded.outbox_sql import CAUSES, OUTBOX, ensure
+from annotate.embedded.outbox_sql import CAUSES, OUTBOX, ensure, entry_of
 from annotate.ledger import Entry, Ledger
 
 Seconds = Callable[[UUID, UUID, datetime], float | None]
@@ -154,26 +154,11 @@ class Drain:
             await connection.execute(sa.delete(OUTBOX).where(OUTBOX.c.seq.in_(seqs)))
 
     def _entry(self, row: sa.Row[Any]) -> Entry:
-        names = row._mapping
         at = row.updated_at.replace(tzinfo=UTC)
         spent = None
         if self._seconds is not None and row.op in ("insert", "update"):
             spent = self._seconds(row.user_id, row.record_id, at)
-        return Entry(
-            batch=row.batch,
-            item_id=row.item_id,
-            annotator=row.annotator,
-            guideline=row.guideline,
-            status=row.status,
-            values=names["values"] or {},
-            inserted_at=row.inserted_at.replace(tzinfo=UTC),
-            updated_at=at,
-            seconds=spent,
-            source="outbox",
-            cause=row.cause,
-            workspace=row.workspace,
-            event=row.event,
-        )
+        return entry_of(row, spent)
 
 
 def reason(error: Exception) -> str:

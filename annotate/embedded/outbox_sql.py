@@ -18,9 +18,13 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from datetime import UTC
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
+
+from annotate.ledger_entry import Entry
 
 METADATA = sa.MetaData()
 
@@ -57,6 +61,38 @@ CAUSES = sa.Table(
     sa.Column("response_id", sa.Uuid, primary_key=True),
     sa.Column("cause", sa.Text, nullable=False),
 )
+
+
+def entry_of(row: sa.Row[Any], seconds: float | None = None) -> Entry:
+    """What a row of the outbox says, as the ledger says it."""
+    return Entry(
+        batch=row.batch,
+        item_id=row.item_id,
+        annotator=row.annotator,
+        guideline=row.guideline,
+        status=row.status,
+        values=row._mapping["values"] or {},
+        inserted_at=row.inserted_at.replace(tzinfo=UTC),
+        updated_at=row.updated_at.replace(tzinfo=UTC),
+        seconds=seconds,
+        source="outbox",
+        cause=row.cause,
+        workspace=row.workspace,
+        event=row.event,
+    )
+
+
+def waiting(connection: sa.Connection) -> list[Entry]:
+    """What is in the outbox of a database on which no server works; it stays there.
+
+    Memory for all of it: a server that runs leaves little.
+
+    Raises:
+        sqlalchemy.exc.DBAPIError: the database is damaged.
+    """
+    if not sa.inspect(connection).has_table(OUTBOX.name):
+        return []
+    return [entry_of(row) for row in connection.execute(sa.select(OUTBOX).order_by(OUTBOX.c.seq))]
 
 
 @dataclass(frozen=True)
