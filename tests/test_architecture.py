@@ -53,8 +53,8 @@ def test_the_contracts_name_every_module_of_the_peoples_side() -> None:
     assert apart == (modules - touching) | {"align", "streamlit_app"}
 
 
-def test_the_readme_gives_every_source_file_a_phrase() -> None:
-    tree = (ROOT / "README.md").read_text()
+def test_the_tree_gives_every_source_file_a_phrase() -> None:
+    tree = (ROOT / "docs" / "structure.md").read_text()
     sources = [
         path
         for path in tracked("*.py")
