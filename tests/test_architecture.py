@@ -1,4 +1,4 @@
-"""What DESIGN and the README say of the structure, held against the code."""
+"""What DESIGN and docs/structure.md say of the structure, held against the code."""
 
 from __future__ import annotations
 
