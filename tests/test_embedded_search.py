@@ -24,7 +24,7 @@ from argilla_server.search_engine import (
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from annotate.embedded import columns
+from annotate.embedded import columns, rows
 from annotate.embedded.documents import Kind, RecordRow, ResponseRow, VectorRow
 from annotate.embedded.index import DatasetIndex
 from annotate.embedded.search import (
@@ -344,6 +344,37 @@ def test_late_writes_do_not_undo_newer_ones(index: DatasetIndex) -> None:
     index.put_response(uid(1), response(11, status="draft", at=8, rating=1))
     assert index.read("SELECT status FROM response") == [("submitted",)]
     assert index.read("SELECT value FROM value") == [(2,)]
+
+
+def test_after_the_clock_was_set_back_newer_writes_count(index: DatasetIndex) -> None:
+    now = rows.now()
+    later = now + 5_000_000
+    index.put_records([row(1, updated_at=later), row(2, updated_at=later)])
+    index.put_response(uid(1), response(11, status="submitted", at=later, rating=2))
+    index.put_response(uid(1), response(11, status="submitted", at=now, rating=1))
+    index.set_status(uid(1), "completed", now)
+    index.put_records([row(2, updated_at=now, status="completed")])
+    assert index.read("SELECT value FROM value") == [(1,)]
+    assert index.read("SELECT status, updated_at FROM record") == [("completed", now)] * 2
+
+
+def test_an_older_text_that_came_late_shows_by_its_time(index: DatasetIndex) -> None:
+    """As the database's sum of times then is another than the index's."""
+    index.put_records([row(1, updated_at=20, text={"prompt": "new"}, status="completed")])
+    index.put_records([row(1, updated_at=10, text={"prompt": "old"})])
+    assert numbers(index, text=Text("old")) == [1]
+    assert index.read("SELECT status, updated_at FROM record") == [("completed", 10)]
+
+
+def test_any_number_of_records_can_be_asked_for(index: DatasetIndex) -> None:
+    """Also where SQLite takes no more parameters than it does as it comes."""
+    index._db.setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, 32_766)
+    many = frozenset(uid(number) for number in range(33_000))
+    index.put_records([row(1, responses=(response(11, 0),)), row(40_000)])
+    assert numbers(index, excluded=many) == [40_000]
+    assert submitters(index, many).keys() == {uid(1)}
+    ids = TermsFilter(RecordFilterScope("id"), [str(UUID(bytes=one)) for one in many])
+    assert numbers(index, filter=ids, limit=len(many)) == [1]
 
 
 def test_deleting_leaves_nothing_behind(index: DatasetIndex) -> None:

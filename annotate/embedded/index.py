@@ -2,8 +2,8 @@
 
 The file (`index_file`) is what is durable; what searches compute with is kept in memory
 (`columns`, `vectors`).
-Writes are upserts that keep the newer row, so that requests that finish out of order cannot undo
-one another.
+Writes are upserts that keep the newer response and status, so that requests that finish out of
+order cannot undo one another.
 """
 
 import json
@@ -154,9 +154,9 @@ class DatasetIndex(IndexFile):
         """Note that a record is complete, or pending again."""
         with self.transaction() as db:
             found = db.execute(
-                "UPDATE record SET status = ?, updated_at = ? WHERE id = ? AND updated_at <= ?"
-                " RETURNING n",
-                [status, updated_at, record, updated_at],
+                "UPDATE record SET status = ?, updated_at = ? WHERE id = ?"
+                " AND updated_at NOT BETWEEN ? AND ? RETURNING n",
+                [status, updated_at, record, updated_at + 1, rows_.now()],
             ).fetchall()
             self._written([n for (n,) in found], [record], "record")
 

@@ -35,6 +35,7 @@ from annotate.embedded.documents import (
     suggestion_key,
 )
 from annotate.embedded.index import DatasetIndex
+from annotate.embedded.rows import in_pieces
 
 Mask = NDArray[np.bool_]
 Keys = NDArray[Any]
@@ -146,7 +147,7 @@ class Query:
             ]
             return np.logical_or.reduce(masks) if masks else self._numbered(np.zeros(0, np.int64))
         wanted = _converted(_uuid, values) if column == "id" else list(map(str, values))
-        return self._named(f"{column} IN ({', '.join('?' * len(wanted))})", wanted)
+        return self._among(column, wanted)
 
     def there(self) -> Mask:
         """By record number, whether there is such a record, in an array of the caller's own."""
@@ -154,12 +155,19 @@ class Query:
 
     def ids(self, records: Collection[bytes]) -> Mask:
         """By record number, whether it is one of these, by the bytes of their UUIDs."""
-        return self._named(f"id IN ({', '.join('?' * len(records))})", list(records))
+        return self._among("id", records)
 
     def completed(self) -> Mask:
         """By record number, whether the record is completed."""
         column = self._columns.record("status = 'completed'", np.bool_)
         return column.get(self.size)
+
+    def _among(self, column: str, values: Collection[object]) -> Mask:
+        """The records whose column has one of some values, however many."""
+        mask = np.zeros(self.size, dtype=bool)
+        for marks, some in in_pieces(values):
+            mask |= self._named(f"{column} IN ({marks})", some)
+        return mask
 
     def _named(self, where: str, parameters: Sequence[object]) -> Mask:
         sql = f"SELECT n FROM record WHERE {where}"

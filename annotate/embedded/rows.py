@@ -3,6 +3,7 @@
 import hashlib
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from itertools import islice
 
 import numpy as np
@@ -13,6 +14,7 @@ from annotate.embedded.documents import (
     ResponseRow,
     Scalar,
     answer_key,
+    microseconds,
     scalars,
     storable,
 )
@@ -24,11 +26,22 @@ Keys = Mapping[str, tuple[int, Kind]]
 
 _UPSERT_RECORD = """
 INSERT INTO record (n, id, external_id, status, inserted_at, updated_at, mix, length)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (n) DO UPDATE SET
+VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT (n) DO UPDATE SET
     external_id = excluded.external_id, length = excluded.length,
-    status = iif(excluded.updated_at >= updated_at, excluded.status, status),
-    updated_at = max(excluded.updated_at, updated_at)
+    status = iif(updated_at BETWEEN excluded.updated_at + 1 AND ?9, status, excluded.status),
+    updated_at = excluded.updated_at
 """
+# The time is always the row's own, also where it comes late: so the start finds an index in which
+# an older text took the place of a newer one (`freshness`).
+
+
+def now() -> int:
+    """What Argilla would give as the time of a change now, in microseconds.
+
+    A row that is older than the one in the index came late, and is passed over; but a time in the
+    future is one from before the clock was set back, and keeps nothing out.
+    """
+    return microseconds(datetime.now(UTC))
 
 
 def put_records(db: sqlite3.Connection, rows: Sequence[RecordRow]) -> tuple[list[int], bool]:
@@ -46,7 +59,9 @@ def put_records(db: sqlite3.Connection, rows: Sequence[RecordRow]) -> tuple[list
     keys = _keys(db)
     _delete_parts(db, list(known.values()), keys, texts=False)
     new_text = _put_texts(db, zip(numbers, rows, strict=True), set(known.values()))
-    db.executemany(_UPSERT_RECORD, (_record(n, row) for n, row in zip(numbers, rows, strict=True)))
+    at = now()
+    records = ((*_record(n, row), at) for n, row in zip(numbers, rows, strict=True))
+    db.executemany(_UPSERT_RECORD, records)
     facets = ((n, row.facets) for n, row in zip(numbers, rows, strict=True))
     _put_values(db, ((n, 0, values) for n, values in facets), keys)
     put_responses(db, [(n, r) for n, row in zip(numbers, rows, strict=True) for r in row.responses])
@@ -94,17 +109,18 @@ def _put_texts(
 
 
 def put_responses(db: sqlite3.Connection, responses: Sequence[tuple[int, ResponseRow]]) -> None:
-    """Insert responses to the records of these numbers, or replace older ones."""
+    """Insert responses to the records of these numbers, or replace older ones (see `now`)."""
     if not responses:
         return
     keys, users = _keys(db), _users(db, {response.user for _, response in responses})
     written: list[tuple[int, int, Mapping[str, object]]] = []
     replaced: list[tuple[int, int]] = []
+    at = now()
     for record, response in responses:
         user = users[response.user]
         sql = "SELECT updated_at FROM response WHERE record = ? AND user = ?"
         there = db.execute(sql, [record, user]).fetchone()
-        if there and there[0] > response.updated_at:
+        if there and response.updated_at < there[0] <= at:
             continue
         if there:
             replaced.append((record, user))
@@ -200,9 +216,14 @@ def _users(db: sqlite3.Connection, ids: Iterable[bytes]) -> dict[bytes, int]:
     return dict(db.execute("SELECT id, n FROM user").fetchall())
 
 
+def in_pieces(values: Iterable[object]) -> Iterator[tuple[str, list[object]]]:
+    """Values in pieces that one query takes, each with its question marks."""
+    rest = iter(values)
+    while some := list(islice(rest, IDS_A_QUERY)):
+        yield ", ".join("?" * len(some)), some
+
+
 def _numbers(db: sqlite3.Connection, ids: Sequence[bytes]) -> Iterator[tuple[bytes, int]]:
     """Id and number of those records that are there."""
-    rest = iter(ids)
-    while some := list(islice(rest, IDS_A_QUERY)):
-        marks = ", ".join("?" * len(some))
+    for marks, some in in_pieces(ids):
         yield from db.execute(f"SELECT id, n FROM record WHERE id IN ({marks})", some).fetchall()

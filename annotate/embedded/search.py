@@ -1,6 +1,7 @@
 """Searching one index: by text and filters, by similarity, and counting values."""
 
 import hashlib
+import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from annotate.embedded.index import DatasetIndex
 from annotate.embedded.query import Query
+from annotate.embedded.rows import in_pieces
 from annotate.embedded.text_query import parse
 from annotate.embedded.text_search import TextSearch
 
@@ -126,15 +128,15 @@ def user_progress(index: DatasetIndex, user: bytes) -> dict[str, int]:
 
 def submitters(index: DatasetIndex, records: Collection[bytes]) -> Mapping[bytes, set[bytes]]:
     """Who has submitted an answer to each of some records; ids are UUIDs' 16 bytes."""
-    rows = index.read(
-        "SELECT r.id, u.id FROM record r JOIN response a ON a.record = r.n"
-        " JOIN user u ON u.n = a.user"
-        f" WHERE a.status = 'submitted' AND r.id IN ({', '.join('?' * len(records))})",
-        list(records),
-    )
     found: dict[bytes, set[bytes]] = {}
-    for record, user in rows:
-        found.setdefault(record, set()).add(user)
+    for marks, some in in_pieces(records):
+        rows = index.read(
+            "SELECT r.id, u.id FROM record r JOIN response a ON a.record = r.n"
+            f" JOIN user u ON u.n = a.user WHERE a.status = 'submitted' AND r.id IN ({marks})",
+            some,
+        )
+        for record, user in rows:
+            found.setdefault(record, set()).add(user)
     return found
 
 
@@ -213,7 +215,6 @@ def _shuffled(index: DatasetIndex, query: Query, user: bytes) -> NDArray[np.uint
 def _hits(
     index: DatasetIndex, numbers: NDArray[np.int64], scores: Sequence[float | None]
 ) -> list[Hit]:
-    marks = ", ".join("?" * len(numbers))
-    sql = f"SELECT n, id FROM record WHERE n IN ({marks})"
-    ids = dict(index.read(sql, numbers.tolist()))
+    sql = "SELECT n, id FROM record WHERE n IN (SELECT value FROM json_each(?))"
+    ids = dict(index.read(sql, [json.dumps(numbers.tolist())]))
     return [Hit(ids[n], score) for n, score in zip(numbers.tolist(), scores, strict=True)]
