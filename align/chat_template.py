@@ -21,7 +21,7 @@ import jinja2
 from rich.console import Console
 
 from align.conversations import conversation_tokens
-from align.model import Loaded
+from align.model import Loaded, stop_tokens
 from align.recipe.parts import TURNS
 from align.tokenizer import CHAT_TEMPLATE
 from annotate.errors import InputError, TrainingError
@@ -198,7 +198,7 @@ def _tried(loaded: Loaded) -> TemplateCheck:
 
 def _has_end(loaded: Loaded, tail: str) -> bool:
     ids = loaded.tokenizer(tail, add_special_tokens=False)["input_ids"] if tail else []
-    return loaded.tokenizer.eos_token_id in ids
+    return any(end in ids for end in stop_tokens(loaded))
 
 
 def _marks(loaded: Loaded) -> bool:

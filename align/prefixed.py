@@ -30,6 +30,11 @@ class Prefixed(torch.nn.Module):
         return self.adapted.get_base_model().config
 
     @property
+    def generation_config(self) -> Any:
+        """Of the model inside: what ends a turn stands there."""
+        return self.adapted.get_base_model().generation_config
+
+    @property
     def device(self) -> torch.device:
         """Where the model inside lies."""
         found: torch.device = self.adapted.get_base_model().device

@@ -15,9 +15,13 @@ from tiny_model import write_tiny_model
 
 from align.adapters import adapter_config, quantized_loading, require_start, save_model
 from align.cli import main
+from align.evaluate.pools import PromptChoice
+from align.evaluate.step import evaluate
+from align.generate import generate
 from align.merge import merge
 from align.model import Loaded, add_special_tokens, load_model
 from align.model_ref import MODEL_FOLDER, ModelRef, newest_model
+from align.prompts import read_prompts
 from align.recipe import Lora, Prefix, SftRecipe
 from align.sampling import Sampling, sample_batch
 from align.train import train
@@ -226,3 +230,14 @@ def test_a_model_with_a_prefix_writes_the_same_from_a_cache_as_from_the_start(
         for _ in range(6):
             tokens.append(int(found.model(torch.tensor([tokens])).logits[0, -1].argmax()))
         assert sampled.tokens == tokens[len(prompt) :]
+
+
+def test_a_run_with_a_prefix_is_sampled_and_evaluated(project: Project, loaded: Loaded) -> None:
+    run, _ = adapters_alone(project, loaded, PREFIX)
+    short = Sampling(max_new_tokens=4)
+    source = read_prompts(project, "support-desk", split="train", count=2)
+    made = generate(project, [run.id], source, sampling=short)
+    assert made.metrics["models"][run.id]["outputs"] == 4
+    choice = PromptChoice("support-desk", 2, None, 0)
+    found = evaluate(project, run, against=["base"], choice=choice, sampling=short)
+    assert found.metrics["model"] == run.id

@@ -11,7 +11,9 @@ import torch
 from loop_runs import new_project
 from tiny_model import write_tiny_model
 
-from align.model import add_special_tokens, device_arguments, load_model
+from align.adapters import save_model
+from align.backends.tokens import reader, reader_of
+from align.model import add_special_tokens, device_arguments, load_model, stop_tokens
 from align.model_ref import BASE, MODEL_FOLDER, model_before, newest_model, resolve_model, weights
 from annotate.errors import ProjectError, TrainingError
 from annotate.runs import Project, Run, RunPlan
@@ -121,6 +123,23 @@ def test_pad_and_end_differ_and_stand_in_the_generation_settings(
     for holder in (model.config, model.generation_config):
         assert holder.pad_token_id == tokenizer.pad_token_id
         assert holder.eos_token_id == tokenizer.eos_token_id
+
+
+def test_what_else_ends_a_turn_stays_beside_the_tokenizers_end(
+    project: Project, tiny: Path, tmp_path: Path
+) -> None:
+    """Gemma and Phi-3 end a turn by another token than a text, and list both."""
+    settings = tiny / "generation_config.json"
+    settings.write_text(json.dumps({**json.loads(settings.read_text()), "eos_token_id": [4, 1]}))
+    ref = resolve_model(project, str(tiny))
+    loaded = load_model(ref)
+    assert loaded.model.generation_config.eos_token_id == [1, 4]
+    assert loaded.model.config.eos_token_id == 1
+    assert stop_tokens(loaded) == [1, 4]
+    assert reader(loaded).stop == reader_of(ref).stop == (1, 4)
+    save_model(loaded.model, loaded.tokenizer, tmp_path / "saved")
+    again = load_model(resolve_model(project, str(tmp_path / "saved")))
+    assert again.model.generation_config.eos_token_id == [1, 4]
 
 
 def test_new_special_tokens_grow_the_embeddings_from_their_mean(

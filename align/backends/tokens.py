@@ -5,19 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jinja2
 
 from align.backends import Job, Unfit, Wanted
 from align.chat_template import require_ending
 from align.conversations import control_pattern, spelled_out
+from align.model import Loaded, end_tokens, stop_tokens
 from align.model_kind import kind_of, require_kind
+from align.model_ref import ModelRef
 from annotate.errors import TrainingError
-
-if TYPE_CHECKING:
-    from align.model import Loaded
-    from align.model_ref import ModelRef
 
 
 @dataclass(frozen=True)
@@ -41,7 +39,7 @@ class Reader:
 
 def reader(loaded: Loaded) -> Reader:
     """That of a loaded model."""
-    own = loaded.model.generation_config.eos_token_id
+    own = stop_tokens(loaded)
     return _reader(loaded.ref, loaded.tokenizer, loaded.model.config, own)
 
 
@@ -74,7 +72,7 @@ def reader_of(ref: ModelRef) -> Reader:
 
 def _reader(ref: ModelRef, tokenizer: Any, config: Any, own: Any) -> Reader:
     require_ending(tokenizer, ref.name)
-    ends = {*(own if isinstance(own, list) else [own]), tokenizer.eos_token_id} - {None}
+    ends = end_tokens(own, tokenizer)
     room = getattr(config, "max_position_embeddings", None)
     control = control_pattern(tokenizer, config)
     return Reader(ref, tokenizer, room, tuple(sorted(ends)), control)
