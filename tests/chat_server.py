@@ -102,7 +102,7 @@ class ChatServer:
         rules = Sampling(
             temperature=body["temperature"],
             top_p=body["top_p"],
-            max_new_tokens=body["max_tokens"],
+            max_new_tokens=body.get("max_tokens") or body["max_completion_tokens"],
         )
         read = reader(self.loaded)
         uniform = np.random.default_rng(body["seed"]).random((1, rules.max_new_tokens))

@@ -143,6 +143,30 @@ def test_a_server_is_spoken_to_in_its_dialect(project: Project, chat: ChatServer
 
 
 @pytest.mark.parametrize(
+    ("field", "said"),
+    [
+        ("logprobs", "logprobs is not supported here"),
+        ("max_tokens", "Use 'max_completion_tokens' instead"),
+    ],
+)
+def test_requests_under_way_together_all_learn_the_dialect(
+    project: Project, chat: ChatServer, field: str, said: str
+) -> None:
+    chat.refuse = {f'"{field}"': Fault(400, said, hang_seconds=0.1)}
+    run = asked(project, chat, concurrency=8)
+    assert run.read("outputs").num_rows == 10
+    refused = [request for request in chat.requests if field in request]
+    assert len(refused) == 8  # the first ones, none of which knew yet
+
+
+def test_half_a_character_in_an_answer_is_replaced(project: Project, chat: ChatServer) -> None:
+    choice = b'{"message": {"content": "no \\ud83d smile"}, "finish_reason": "stop"}'
+    chat.faults = deque([Fault(200, content=b'{"choices": [' + choice + b"]}")])
+    run = asked(project, chat)
+    assert "no ? smile" in run.read("outputs")["completion"].to_pylist()
+
+
+@pytest.mark.parametrize(
     ("fault", "complaint"),
     [
         (Fault(400, "seed\x1b[31m must be odd"), r"refuses the request \(400: seed \[31m must be"),

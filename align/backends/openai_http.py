@@ -11,6 +11,7 @@ import os
 import random
 import threading
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -116,8 +117,9 @@ class Client:
         trouble, status = "", 0
         for attempt in range(1, ATTEMPTS + 1):
             self._await_turn()
+            sent = self._put(body)
             try:
-                answer = self._http.post("chat/completions", json=self._put(body))
+                answer = self._http.post("chat/completions", json=sent)
             except httpx.TransportError as error:
                 trouble, status = self._reason(error), 0
             else:
@@ -126,7 +128,7 @@ class Client:
                     return self._content(answer)
                 detail, code = self._detail(answer)
                 trouble = f"it answered {status}{detail}"
-                if self._learns(status, detail):
+                if self._learns(status, detail, sent):
                     continue
                 if status not in _AGAIN or code == "insufficient_quota":
                     raise self._refusal(answer, str(body.get("model")))
@@ -147,15 +149,19 @@ class Client:
         named = {self._instead.get(name, name): value for name, value in body.items()}
         return {name: value for name, value in named.items() if name is not None}
 
-    def _learns(self, status: int, detail: str) -> bool:
-        """Whether a refusal tells something new of its dialect.
+    def _learns(self, status: int, detail: str, sent: Mapping[str, Any]) -> bool:
+        """Whether a refusal is of what the next try leaves out or names otherwise.
 
         Not every server reports log-probabilities, and newer models of OpenAI call the limit anew.
+
+        Args:
+            sent: the body refused. Of requests that were under way together each has to learn,
+                whichever was the first to.
         """
         if status not in (400, 422):
             return False
         for name, instead in (("logprobs", None), ("max_tokens", "max_completion_tokens")):
-            if name not in self._instead and (instead or name) in detail:
+            if name in sent and (instead or name) in detail:
                 self._instead[name] = instead
                 return True
         return False

@@ -114,8 +114,9 @@ def _made(wanted: Wanted, answer: Any) -> Made | Unfit:
     choice = answer["choices"][0]
     if choice.get("finish_reason") == "content_filter":
         return Unfit(wanted.prompt_id, "the server's filter withheld the completion")
-    text = choice["message"].get("content") or ""
+    # JSON can spell half of a character, which no file can hold.
+    text = str(choice["message"].get("content") or "").encode("utf-8", "replace").decode()
     tokens = (answer.get("usage") or {}).get("completion_tokens")
     told = (choice.get("logprobs") or {}).get("content")
     logprob = math.fsum(float(one["logprob"]) for one in told) if told else None
-    return Made(wanted, str(text), None if tokens is None else int(tokens), logprob)
+    return Made(wanted, text, None if tokens is None else int(tokens), logprob)
