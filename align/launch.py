@@ -106,7 +106,9 @@ def launch(wanted: str, arguments: Sequence[str], recipe: Recipe) -> None:
 
 def _arguments(recipe: str, options: Mapping[str, Any]) -> list[str]:
     """The same command for each process."""
-    given = {name: value for name, value in options.items() if value not in (None, False)}
+    given = {
+        name: value for name, value in options.items() if value is not None and value is not False
+    }
     flags = [f"--{name}" if value is True else f"--{name}={value}" for name, value in given.items()]
     return ["train", recipe, *flags]
 

@@ -35,8 +35,13 @@ def peers_reported() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if world_size() > 1 and any(words in str(error) for words in _PEER_GONE):
-            raise PeerGoneError("another process has ended") from None
+        said = str(error).strip()
+        if world_size() > 1 and any(words in said for words in _PEER_GONE):
+            # Most often; or else this is all that tells what is wrong between them.
+            first = said.split("\n")[0].rstrip(".")
+            raise PeerGoneError(
+                f"another process has ended, or cannot be reached: {first}"
+            ) from None
         raise
 
 

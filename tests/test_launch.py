@@ -15,7 +15,8 @@ from preference_runs import built, pair
 from tiny_model import write_tiny_model
 from trainings import assert_same_training, write_recipe
 
-from align.launch import _reason
+from align.launch import _arguments, _reason
+from align.processes import PeerGoneError, peers_reported
 from align.train import train
 from annotate.errors import Interrupted
 from annotate.runs import Project, verify
@@ -123,6 +124,19 @@ def test_the_process_that_failed_by_itself_has_the_word(
 ) -> None:
     found = _reason({rank: Failure(*each) for rank, each in failures.items()})
     assert str(found).startswith(said)
+
+
+def test_each_process_gets_every_option_a_zero_too() -> None:
+    options = {"seed": 0, "data": None, "model": "base", "again": False, "unchecked": True}
+    given = ["--seed=0", "--model=base", "--unchecked"]
+    assert _arguments("dpo-lora", options) == ["train", "dpo-lora", *given]
+
+
+def test_what_fails_between_processes_says_how(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(PeerGoneError) as caught, peers_reported():
+        raise RuntimeError("NCCL error: invalid usage.\nLast error: two ranks on one GPU")
+    assert caught.value.what.endswith("or cannot be reached: NCCL error: invalid usage")
 
 
 def test_an_interruption_of_all_is_one_interruption() -> None:
