@@ -171,6 +171,13 @@ def is_prefix(folder: Path) -> bool:
     return bool(recorded["peft_type"] == "PREFIX_TUNING")
 
 
+def are_rewards(folder: Path) -> bool:
+    """Whether the adapters in a folder were trained, with a head of one score, as a reward model:
+    the configuration beside them is the base's, and does not say so."""
+    recorded = json.loads((folder / _ADAPTER_FILE).read_text(encoding="utf-8"))
+    return bool(recorded.get("task_type") == _PEFT_TASKS["reward"])
+
+
 def with_adapters(model: Any, tokenizer: Any, folder: Path) -> Any:
     """A base model with the adapters of `folder`: merged into it where they can be.
 

@@ -19,8 +19,8 @@ import pyarrow.compute as pc
 import torch
 
 from align.conversations import Messages, conversation_tokens
-from align.model import Loaded
-from align.model_ref import REWARD_MODEL, ModelRef, resolve_model
+from align.model import Loaded, stop_tokens
+from align.model_ref import ModelRef, judges, resolve_model
 from align.recipe.feedback import FeedbackRecipe
 from align.reward_scores import load_reward_model, reward_scores
 from align.sampling import Sampling, draws, sample_batch
@@ -86,15 +86,14 @@ def train_with_feedback(
 
 
 def with_reward(project: Project, recipe: FeedbackRecipe) -> FeedbackRecipe:
-    """The recipe with the newest reward model where it names none.
+    """The recipe with the newest reward model, merged ones too, where it names none.
 
     Raises:
         ProjectError: there is none yet.
     """
     if recipe.reward is not None:
         return recipe
-    runs = [run for run in project.all_runs() if run.step == "train"]
-    scoring = [run.id for run in runs if run.metrics.get("makes") == REWARD_MODEL]
+    scoring = [run.id for run in project.all_runs() if judges(run)]
     if not scoring:
         raise ProjectError(
             "there is no reward model yet", remedy="`handloom train reward-support-desk`"
@@ -192,8 +191,7 @@ class HeldOutReward:
         trainer: Any = self
         read, rules = self.reads_with, self.held_out_sampling
         tokens = conversation_tokens(read, prompts, asks=True)
-        own = read.model.generation_config.eos_token_id
-        stop = sorted({*(own if isinstance(own, list) else [own]), read.tokenizer.eos_token_id})
+        stop = stop_tokens(read)
         told: list[Messages] = []
         lengths: list[int] = []
         with unwrap_model_for_generation(trainer.model_wrapped, trainer.accelerator) as model:

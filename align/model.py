@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from align.adapters import quantized_loading, with_adapters
+from align.adapters import are_rewards, quantized_loading, with_adapters
 from align.model_kind import Kind, model_kind, require_kind
 from align.model_ref import ModelRef, base_folder
 from align.tokenizer import CHAT_TEMPLATE, TURN_TOKENS
@@ -29,13 +29,17 @@ PLAIN_TEMPLATE = (
 )
 """The chat template of an encoder or encoder-decoder that has none: a line a turn."""
 
+_REWARD_CLASS = "ForSequenceClassification"
+"""How transformers' names for models with a head of scores end."""
+
 Task = Literal["causal-lm", "seq2seq-lm", "reward"]
 """What a model is loaded as: the last is a transformer with a head of one score."""
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model and its tokenizer; pad and end differ and stand in its generation settings."""
+    """A model and its tokenizer; pad and end differ and stand in its generation settings, the end
+    beside the other tokens that end a turn."""
 
     ref: ModelRef
     model: PreTrainedModel
@@ -86,11 +90,17 @@ def load_model(
         )
         _distinct_pad(tokenizer, model)
         if base != ref.source:
+            if are_rewards(Path(ref.source)):
+                model.config.architectures = [_REWARD_CLASS]
+            elif task == "reward":
+                raise TrainingError(
+                    "it is no reward model: its adapters write completions",
+                    where=ref.name,
+                    remedy=f"To start one from it, `handloom merge {ref.name}` first",
+                )
+            _require_writer(ref.name, model, task)
             model = with_adapters(model, tokenizer, Path(ref.source))
-    if task != "reward" and scores(model):
-        raise TrainingError(
-            "it scores completions and writes none", where=ref.name, remedy="Name another model"
-        )
+    _require_writer(ref.name, model, task)
     new = _give_template(ref.name, model, tokenizer, kind, template)
     if on_gpu and train == "nothing":
         model.to(torch.device("cuda"))
@@ -160,7 +170,14 @@ def _head(task: Task) -> dict[str, int]:
 def scores(model: Any) -> bool:
     """Whether a loaded model came with a head that scores; if not, "reward" made a random one."""
     names = model.config.architectures or []
-    return any(name.endswith("ForSequenceClassification") for name in names)
+    return any(name.endswith(_REWARD_CLASS) for name in names)
+
+
+def _require_writer(where: str, model: Any, task: Task) -> None:
+    if task != "reward" and scores(model):
+        raise TrainingError(
+            "it scores completions and writes none", where=where, remedy="Name another model"
+        )
 
 
 def _distinct_pad(tokenizer: Any, model: Any) -> None:
@@ -181,11 +198,28 @@ def _distinct_pad(tokenizer: Any, model: Any) -> None:
             add_special_tokens(model, tokenizer, ["<|pad|>"], in_texts=False)
             tokenizer.pad_token = "<|pad|>"
     tokenizer.padding_side = "left"
-    for settings in (model.config, getattr(model, "generation_config", None)):
-        if settings is None:
-            continue  # a model that only scores has none for generation
-        settings.pad_token_id = tokenizer.pad_token_id
-        settings.eos_token_id = tokenizer.eos_token_id
+    # Chat models such as Gemma's end a turn with a token that is not the end of a text.
+    writes = getattr(model, "generation_config", None)
+    listed = getattr(writes, "eos_token_id", None) or getattr(model.config, "eos_token_id", None)
+    model.config.pad_token_id = tokenizer.pad_token_id
+    model.config.eos_token_id = tokenizer.eos_token_id
+    if writes is not None:  # a model that only scores has none for generation
+        ends = end_tokens(listed, tokenizer)
+        writes.pad_token_id = tokenizer.pad_token_id
+        writes.eos_token_id = ends if len(ends) > 1 else ends[0]
+
+
+def end_tokens(listed: int | Sequence[int] | None, tokenizer: Any) -> list[int]:
+    """Ids of the tokens that end a turn: the tokenizer's own first, then the other ones `listed`
+    by the model's settings, which name none, one or several."""
+    others = [listed] if isinstance(listed, int) else listed or ()
+    return list(dict.fromkeys([int(tokenizer.eos_token_id), *others]))
+
+
+def stop_tokens(loaded: Loaded) -> list[int]:
+    """`end_tokens` of a loaded model."""
+    writes = getattr(loaded.model, "generation_config", None)
+    return end_tokens(getattr(writes, "eos_token_id", None), loaded.tokenizer)
 
 
 def add_special_tokens(

@@ -25,6 +25,7 @@ scores completions."""
 
 # A run that holds a model.
 _RUN = re.compile(r"r\d+-(train|merge)-")
+_CHECKPOINT = re.compile(r"checkpoint-\d+")
 
 
 @dataclass(frozen=True)
@@ -81,9 +82,24 @@ def newest_model(project: Project) -> ModelRef:
 def completes(run: Run) -> bool:
     """Whether a run holds a model that completes prompts, which a reward model does not, and is no
     trial of a sweep."""
-    if run.step not in ("train", "merge") or run.manifest["settings"].get("sweep"):
-        return False
-    return bool(run.metrics.get("makes", MODEL) == MODEL)
+    return _makes(run) == MODEL
+
+
+def judges(run: Run) -> bool:
+    """Whether a run holds a reward model, and is no trial of a sweep."""
+    return _makes(run) == REWARD_MODEL
+
+
+def holds_model(run: Run) -> bool:
+    """Whether a run holds a model of any kind, a sweep's trial too."""
+    return run.step in ("train", "merge")
+
+
+def _makes(run: Run) -> str | None:
+    """What kind of model a run holds; None where it holds none, or a trial's."""
+    if not holds_model(run) or run.manifest["settings"].get("sweep"):
+        return None
+    return str(run.metrics.get("makes", MODEL))
 
 
 def _of_run(run: Run) -> ModelRef:
@@ -100,6 +116,8 @@ def _of_folder(project: Project, folder: Path) -> ModelRef:
         run_id, *inside = folder.relative_to(runs).parts
         if inside and not run_id.startswith("."):
             return ModelRef("/".join((run_id, *inside)), str(folder), project.resolve(run_id))
+    if _CHECKPOINT.fullmatch(folder.name):  # every training's are called so
+        return ModelRef(f"{folder.parent.name}/{folder.name}", str(folder))
     return ModelRef(folder.name, str(folder))
 
 

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from align.card import interval_text
-from align.model_ref import REWARD_MODEL
+from align.model_ref import REWARD_MODEL, completes, holds_model
 from annotate.runs import Project, Run
 
 SOURCES = ("import", "generate", "failures")
@@ -75,8 +75,7 @@ def _state(
     by_step: dict[str, list[Run]] = {}
     for run in own:
         by_step.setdefault(run.step, []).append(run)
-    # A reward model, and what it is worth, stand beside the loop.
-    own, before = _without_reward_models(own), _without_reward_models(before)
+    own, before = _of_the_loop(own), _of_the_loop(before)
     newest = {run.step: run for run in own}
     missing = []
     if number > 0:
@@ -94,8 +93,17 @@ def _state(
     )
 
 
-def _without_reward_models(runs: Sequence[Run]) -> list[Run]:
-    return [run for run in runs if run.metrics.get("makes") != REWARD_MODEL]
+def _of_the_loop(runs: Sequence[Run]) -> list[Run]:
+    """Without what stands beside the loop: reward models, encoder-decoders and a sweep's trials,
+    and what was measured of them."""
+    beside = {run.id for run in runs if holds_model(run) and not completes(run)}
+    return [
+        run
+        for run in runs
+        if run.id not in beside
+        and run.metrics.get("model") not in beside
+        and run.metrics.get("makes") != REWARD_MODEL
+    ]
 
 
 def _next(own: Sequence[Run], before: Sequence[Run], missing: Sequence[str]) -> str:

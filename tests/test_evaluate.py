@@ -29,7 +29,7 @@ from align.split import fingerprints
 from annotate import support_desk
 from annotate.errors import InputError
 from annotate.records import read_table, table_from_rows
-from annotate.runs import Project, Run
+from annotate.runs import Project, Run, RunPlan
 
 SHORT = Sampling(max_new_tokens=16)
 DESK = PromptChoice("support-desk", 12, None, 6)
@@ -372,3 +372,10 @@ def test_the_command_prints_figures_and_what_is_next(
     assert "next handloom failures r1-evaluate-" in done.output
     assert read_table(project.latest("evaluate").path / "scores.parquet").num_rows == 12
     assert isinstance(project.latest("evaluate").read("scores"), pa.Table)
+
+
+def test_an_encoder_decoder_is_no_reward_model(project: Project) -> None:
+    with project.draft(RunPlan("train", 0)) as draft:
+        draft.note(makes="encoder-decoder")
+    with pytest.raises(InputError, match="an encoder-decoder, and only decoders are compared"):
+        evaluate(project, draft.run, scorer="support-rubric")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,10 +11,15 @@ from loop_runs import new_project
 from preference_runs import built
 from tiny_model import write_tiny_model
 
-from align.feedback import prompt_rows
+from align.evaluate.step import evaluate
+from align.feedback import prompt_rows, with_reward
+from align.model import load_model
+from align.model_ref import resolve_model
+from align.recipe import RlooRecipe
+from align.reward_scores import load_reward_model
 from align.train import train
 from annotate.errors import InputError, ProjectError, TrainingError
-from annotate.runs import Project, Run
+from annotate.runs import Project, Run, RunPlan
 
 REWARD = """
 method: reward
@@ -125,3 +131,49 @@ def test_a_prompt_of_several_pairs_is_one_prompt(scored: tuple[Project, Run]) ->
     twice = prompt_rows(pairs.take([0, 1, 0, 3, 1]))
     assert twice["prompt"].to_pylist() == pairs["prompt"].take([0, 1, 3]).to_pylist()
     assert twice["split"].to_pylist() == pairs["split"].take([0, 1, 3]).to_pylist()
+
+
+def test_a_sweeps_trial_is_no_reward_model_and_a_merged_one_is(tmp_path: Path) -> None:
+    project = new_project(tmp_path)
+    makes = {"makes": "reward-model"}
+    for step, settings in (("train", {}), ("train", {"sweep": "r1-sweep-0/0"})):
+        with project.draft(RunPlan(step, 1, settings=settings)) as draft:
+            draft.note(**makes)
+    recipe = RlooRecipe(method="rloo")
+    whole = project.all_runs()[0]
+    assert with_reward(project, recipe).reward == whole.id != draft.run.id
+    with project.draft(RunPlan("merge", 1, (whole,))) as merged:
+        merged.note(**makes)
+    assert with_reward(project, recipe).reward == merged.run.id
+
+
+@pytest.mark.parametrize("adapters", ["prefix: {tokens: 4}", "lora: {r: 4, alpha: 8}"])
+def test_a_reward_model_of_adapters_alone_scores(
+    scored: tuple[Project, Run], tiny: Path, adapters: str
+) -> None:
+    project, _ = scored
+    path = project.root / "reward-adapters.yaml"
+    path.write_text(REWARD.format(model=tiny) + adapters + "\n")
+    run = train(project, path)
+    # As beside weights in 4 bits, where nothing is merged.
+    shutil.rmtree(run.path / "model", ignore_errors=True)
+    ref = resolve_model(project, run.id)
+    assert ref.source.endswith("adapter")
+    assert evaluate(project, run).metrics["reward_accuracy"]["value"] == pytest.approx(
+        run.metrics["eval_accuracy"]
+    )
+    with pytest.raises(TrainingError, match="it scores completions and writes none"):
+        load_model(ref)
+    shutil.rmtree(run.path)
+
+
+def test_adapters_that_write_are_no_reward_model(tmp_path: Path, tiny: Path) -> None:
+    project = new_project(tmp_path)
+    built(project)
+    path = project.root / "dpo.yaml"
+    path.write_text(
+        f"method: dpo\nmodel: {tiny}\nmax_length: 96\nprefix: {{tokens: 2}}\n"
+        "trainer: {max_steps: 1, per_device_train_batch_size: 2}\n"
+    )
+    with pytest.raises(TrainingError, match="it is no reward model"):
+        load_reward_model(resolve_model(project, train(project, path).id))

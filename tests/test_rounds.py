@@ -86,3 +86,18 @@ def test_the_command_prints_text_or_json(project: Project, monkeypatch: pytest.M
     assert "next handloom push r1-generate-" in text.output
     document = json.loads(CliRunner().invoke(main, ["rounds", "--json"]).output)
     assert document[0]["missing"] == ["push", "pull", "judge", "build", "train", "evaluate"]
+
+
+def test_a_sweeps_trials_stand_beside_the_loop(project: Project) -> None:
+    source = generated(project, PROMPTS)
+    built = build(project, [judged(project, source, {text: [3, 3] for text in PROMPTS})])
+    for extra, makes in (({"sweep": "r1-sweep-0/0"}, "model"), ({}, "encoder-decoder")):
+        plan = RunPlan("train", 1, (built,), {"model": "base", **extra}, 0)
+        with project.draft(plan) as draft:
+            draft.note(method="dpo", makes=makes)
+    with project.draft(RunPlan("evaluate", 1, (draft.run,), {}, 0)) as measured:
+        measured.note(model=draft.run.id, comparisons=[])
+    state = rounds(project)[-1]
+    assert state.missing == ["train", "evaluate"]
+    assert len(state.runs["train"]) == 2
+    assert state.next_command == f"handloom train dpo-lora --model MODEL --data {built.id}"

@@ -28,7 +28,7 @@ from align.evaluate.reward_model import evaluate_reward_model
 from align.evaluate.scorers import CALLED, scorer_named
 from align.generate import SHARDS, model_files
 from align.model import load_model
-from align.model_ref import ModelRef, completes, resolve_model
+from align.model_ref import MODEL, REWARD_MODEL, ModelRef, resolve_model
 from align.sampling import Sampling
 from align.split import EVAL, Sides, sides_taken
 from annotate.errors import InputError
@@ -76,12 +76,13 @@ def evaluate(
         again: make a new run although a finished one exists.
 
     Raises:
-        InputError: no prompts, no opponent, an unknown scorer.
+        InputError: no prompts, no opponent, an unknown scorer, or an encoder-decoder.
         ProjectError: not a train run.
         TrainingError: a model cannot be loaded.
     """
     train_run.require("train")
-    if not completes(train_run):
+    makes = train_run.metrics.get("makes", MODEL)
+    if makes == REWARD_MODEL:
         if against or scorer:
             raise InputError(
                 "it is a reward model, which writes no completions to compare",
@@ -90,6 +91,12 @@ def evaluate(
             )
         seed = (sampling or Sampling()).seed
         return evaluate_reward_model(project, train_run, seed=seed, again=again)
+    if makes != MODEL:
+        raise InputError(
+            f"its model is an {makes}, and only decoders are compared",
+            where=train_run.id,
+            remedy=f"What it was worth on held-out rows: `handloom health {train_run.id}`",
+        )
     if scorer is not None:
         scorer_named(scorer)
     rules = sampling or Sampling()
