@@ -20,6 +20,7 @@ from align.perplexity import HeldOutLoss, held_out_loss
 from align.processes import different_result, is_main, shared_draft
 from align.recipe import PretrainRecipe
 from align.recipe.text import Corpus
+from align.resources.preflight import preflight_pretraining
 from align.stream import Stream, rows
 from align.tokenizer import document_tokens, make_tokenizer
 from align.training import CHECKPOINTS, fit, quiet_libraries, trainer_arguments
@@ -48,18 +49,33 @@ class Material:
     """Bytes of each one's text."""
 
 
-def pretrain(project: Project, recipe: PretrainRecipe, *, again: bool = False) -> Run:
+def pretrain(
+    project: Project,
+    recipe: PretrainRecipe,
+    name: str = "pretrain",
+    *,
+    again: bool = False,
+    unchecked: bool = False,
+) -> Run:
     """Pre-train as the recipe says; the finished run, if there is one.
 
     The metrics hold `perplexity` and `bits_per_byte` of held-out documents, as estimates.
 
+    Args:
+        name: of the recipe.
+        again: make a new run although a finished one exists.
+        unchecked: begin although the estimate says that memory will not do.
+
     Raises:
         InputError: the corpus is not there, or holds nothing to train on or to hold out.
+        ResourceError: it does not fit into memory.
     """
+    from transformers import TrainingArguments
+
     plan = RunPlan(
         "train",
         0,
-        settings=recipe.model_dump(exclude={"seed", "report_to", "launch"})
+        settings=recipe.identity("seed", "report_to", "launch")
         | different_result(recipe.batch_size),
         seed=recipe.seed,
         inputs=corpus_files(recipe.corpus, project.root) if recipe.corpus else (),
@@ -68,6 +84,7 @@ def pretrain(project: Project, recipe: PretrainRecipe, *, again: bool = False) -
         plan = project.again(plan)
     elif (finished := project.finished(plan)) is not None:
         return finished
+    preflight_pretraining(recipe, name, TrainingArguments, unchecked=unchecked)
     # Read before there is a draft, so that a corpus which is no good leaves nothing behind.
     texts = _tokenizer_texts(recipe, project.root)
     with shared_draft(project, plan) as draft, quiet_libraries():

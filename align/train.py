@@ -120,7 +120,7 @@ def train(
     if isinstance(recipe, PretrainRecipe):
         from align.pretrain import pretrain
 
-        return pretrain(project, recipe, again=again)
+        return pretrain(project, recipe, path.stem, again=again, unchecked=unchecked)
     if not isinstance(recipe, Tuning):
         raise TypeError(f"no trainer for {recipe.method}")
     return _tune(project, recipe, path, again, unchecked)
@@ -191,7 +191,7 @@ def _tune(project: Project, recipe: Tuning, path: Path, again: bool, unchecked: 
         parents=tuple(dict.fromkeys(run for run in behind if run is not None)),
         settings={
             "model": ref.name,
-            **recipe.model_dump(exclude=_NO_RESULT),
+            **recipe.identity(*_NO_RESULT),
             **different_result(recipe.batch_size),
         },
         seed=recipe.seed,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -11,6 +12,7 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 from loop_runs import new_project
+from preference_runs import built
 from tiny_model import write_tiny_model
 
 from align.cli import main
@@ -20,7 +22,7 @@ from align.sweep.space import Dimension, read_space, with_values
 from align.sweep.step import BEST, best_of, sweep
 from align.sweep.trials import COMPLETE, FAILED, STOPPED, Median, Outcome, study_of
 from annotate.errors import InputError, TrainingError
-from annotate.runs import Project, verify
+from annotate.runs import Project, Run, verify
 
 SFT = """
 method: sft
@@ -232,3 +234,38 @@ def test_a_sweep_in_which_all_fail_says_why(tmp_path: Path, tiny: Path) -> None:
     space = [Dimension("trainer.learning_rate", (1e30, 1e31))]
     with pytest.raises(TrainingError, match=r"none of 2 trials came to a figure.*not a number"):
         sweep(project, path, space, trials=2)
+
+
+def test_values_that_no_training_can_have_fail_that_trial_alone(tmp_path: Path, tiny: Path) -> None:
+    project, path = project_with(tmp_path, tiny)
+    # No dialogue has so few tokens; 12 rows cannot be had from batches of 8.
+    for space in (Dimension("max_length", (8, 192)), Dimension("batch_size", (8, 12))):
+        run = sweep(project, path, [space], trials=2, seed=0)
+        rows = run.read("trials").to_pylist()
+        assert {row["state"] for row in rows} == {COMPLETE, FAILED}
+        (reason,) = {row["reason"] for row in rows if row["state"] == FAILED}
+        assert "longer than max_length" in reason or "no multiple of 8" in reason
+
+
+def test_trials_and_the_best_recipe_keep_the_data_and_model_of_the_start(
+    tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = new_project(tmp_path)
+    first = built(project)
+    path = project.root / "r.yaml"
+    path.write_text("method: dpo\nmax_length: 128\ntrainer: {max_steps: 2}\n")
+    begun = step.train
+
+    def then_built_anew(*given: Any, **more: Any) -> Run:
+        run = begun(*given, **more)
+        built(project, n=8 + len(project.all_runs()))
+        return run
+
+    monkeypatch.setattr(step, "train", then_built_anew)
+    space = [Dimension("trainer.learning_rate", (1e-3, 2e-3))]
+    run = sweep(project, path, space, trials=2, model=str(tiny))
+    assert run.parents == [first]
+    for row in run.read("trials").to_pylist():
+        assert project.resolve(row["run"]).parents == [first]
+    best = yaml.safe_load((run.path / BEST).read_text())
+    assert (best["data"], best["model"]) == (first.id, str(tiny))

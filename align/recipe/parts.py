@@ -147,6 +147,9 @@ class Recipe(Part):
     """Rows of one optimizer step over all processes; how many batches make one is found. Left out:
     `trainer.per_device_train_batch_size` by `trainer.gradient_accumulation_steps` by processes."""
     early_stopping: EarlyStopping | None = None
+    keep_checkpoints: bool = False
+    """Keep what is left of checkpoints at the end as models of their own, `checkpoint-N/` in the
+    run: how often they are taken, and how many stay, the trainer's `save_` arguments say."""
     report_to: tuple[Literal["trackio", "tensorboard", "mlflow", "wandb"], ...] = ()
     """Where else the figures go; all stay on this machine (align.training.trackers)."""
     launch: int | str | None = None
@@ -161,6 +164,17 @@ class Recipe(Part):
     @classmethod
     def _one_alone(cls, trackers: Any) -> Any:
         return (trackers,) if isinstance(trackers, str) else trackers
+
+    def identity(self, *leave_out: str, mode: Literal["python", "json"] = "python") -> Any:
+        """Its keys as the settings of a run by which it is found again.
+
+        A key that earlier releases did not have is there only where it is set: their runs are
+        found too.
+        """
+        keys = self.model_dump(mode=mode, exclude=set(leave_out))
+        if not self.keep_checkpoints:
+            keys.pop("keep_checkpoints", None)
+        return keys
 
     def complaint(self, key: str) -> tuple[str, str] | None:
         """What is wrong with `trainer[key]`, and the remedy, where only this method can tell."""

@@ -137,7 +137,8 @@ def _others(setup: Setup) -> Iterator[tuple[str, Setup]]:
     if smaller.rows != setup.rows:
         words.append(f"per_device_train_batch_size: {smaller.rows}")
         setup = smaller
-    if not setup.adapts:
+    from_nothing = setup.passes == PASSES["pretrain"]  # no weights that could stand frozen
+    if not (setup.adapts or from_nothing):
         whole = setup
         setup = replace(setup, lora=Lora(), second_model=False)
         yield ", ".join([*words, "lora: {}"]), setup
@@ -145,7 +146,7 @@ def _others(setup: Setup) -> Iterator[tuple[str, Setup]]:
             quantized = replace(setup, quantized=True)
             yield ", ".join([*words, "lora: {}, quantization: nf4"]), quantized
         setup = whole
-    elif setup.gpu and not setup.quantized:
+    elif setup.gpu and setup.adapts and not setup.quantized:
         yield ", ".join([*words, "quantization: nf4"]), replace(setup, quantized=True)
     devices = setup.devices if setup.sharded else 1
     while setup.gpu and devices < _MANY:

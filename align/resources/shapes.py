@@ -32,7 +32,7 @@ def model_shapes(recipe: Tuning, ref: ModelRef) -> tuple[ModelShapes | None, str
     A folder is read, and what an earlier download left; nothing is downloaded. None, and why, where
     nobody states them or the configuration has other names than a decoder's.
     """
-    config = _config_file(ref)
+    config = config_file(ref)
     if config is not None:
         found = _read(config)
         if found is not None:
@@ -44,7 +44,8 @@ def model_shapes(recipe: Tuning, ref: ModelRef) -> tuple[ModelShapes | None, str
     return None, "it is not here, and the recipe does not state its shapes"
 
 
-def _config_file(ref: ModelRef) -> Path | None:
+def config_file(ref: ModelRef) -> Path | None:
+    """The model's configuration where it is at hand."""
     source = Path(base_folder(ref))
     if source.is_dir():
         return source / "config.json" if (source / "config.json").is_file() else None

@@ -18,8 +18,8 @@ import pyarrow as pa
 import yaml
 from pydantic import ValidationError
 
-from align.model_ref import model_before, resolve_model, weights
-from align.recipe import FORMS, Recipe, Tuning, check_trainer_arguments
+from align.model_ref import ModelRef, model_before, resolve_model, weights
+from align.recipe import FORMS, FeedbackRecipe, Recipe, Tuning, check_trainer_arguments
 from align.sweep.space import Dimension, with_values
 from align.sweep.trials import COMPLETE, FAILED, STOPPED, Median, Outcome, study_of
 from align.train import build_of, config_class, read_recipe, train
@@ -47,8 +47,9 @@ class Sweep:
     figure: str
     """The held-out figure that is searched for, as the log calls it."""
     maximise: bool
-    given: dict[str, Any]
-    """Of `align.train.train`: data and model."""
+    given: dict[str, str]
+    """What every trial has, however long the sweep takes: the build run, the model to start from
+    and the reward model that the recipe's names mean now."""
     seed: int
     """Of the suggestions."""
 
@@ -82,15 +83,15 @@ def sweep(
         InputError: the recipe is wrong, or a field is none of the recipe's.
         TrainingError: no trial came to a figure.
     """
-    given = {"data": data, "model": model}
     recipe, path = read_recipe(project, recipe_name, data=data, model=model)
     check_space(recipe, path, space)
     if maximise is None:
         maximise = recipe.higher_is_better and figure in (None, recipe.held_out)
+    start = _start(project, recipe)
     wanted = Sweep(
-        recipe, path, tuple(space), trials, figure or recipe.held_out, maximise, given, seed
+        recipe, path, tuple(space), trials, figure or recipe.held_out, maximise, start.given, seed
     )
-    plan = _plan(project, wanted)
+    plan = _plan(wanted, start)
     if again:
         plan = project.again(plan)
     elif (finished := project.finished(plan)) is not None:
@@ -101,25 +102,51 @@ def sweep(
     return draft.run
 
 
-def _plan(project: Project, wanted: Sweep) -> RunPlan:
-    """Data and model as the trials will find them: with others it is another sweep."""
+@dataclass(frozen=True)
+class _Start:
+    """What the trials learn from and begin with."""
+
+    given: dict[str, str]
+    round: int = 0
+    model: ModelRef | None = None
+    parents: tuple[Run, ...] = ()
+    inputs: tuple[Path, ...] = ()
+
+
+def _start(project: Project, recipe: Recipe) -> _Start:
+    """What a recipe's names mean now, and the newest of what it does not name."""
+    if not isinstance(recipe, Tuning):
+        return _Start({})
+    built = None if getattr(recipe, "demonstrations", None) else build_of(project, recipe)
+    round = built.round if built else 0
+    ref = resolve_model(project, recipe.model) if recipe.model else model_before(project, round)
+    read, given = [ref], {"model": ref.name if ref.run else recipe.model or ref.name}
+    if built is not None:
+        given["data"] = built.id
+    if isinstance(recipe, FeedbackRecipe):
+        from align.feedback import reward_refs, with_reward
+
+        recipe = with_reward(project, recipe)
+        read += reward_refs(project, recipe).values()
+        given["reward"] = str(recipe.reward)
+    behind = (built, *(one.run for one in read))
+    parents = tuple(dict.fromkeys(run for run in behind if run is not None))
+    inputs = tuple(file for one in read if one.run is None for file in weights(one))
+    return _Start(given, round, ref, parents, inputs)
+
+
+def _plan(wanted: Sweep, start: _Start) -> RunPlan:
+    """Data and models as the trials will find them: with others it is another sweep."""
     settings: dict[str, Any] = {
-        "recipe": wanted.recipe.model_dump(mode="json"),
+        "recipe": wanted.recipe.identity(mode="json"),
         "over": [one.to_text() for one in wanted.space],
         "trials": wanted.trials,
         "figure": wanted.figure,
         "maximise": wanted.maximise,
     }
-    recipe = wanted.recipe
-    if not isinstance(recipe, Tuning):
-        return RunPlan("sweep", 0, (), settings, wanted.seed)
-    built = None if getattr(recipe, "demonstrations", None) else build_of(project, recipe)
-    round = built.round if built else 0
-    ref = resolve_model(project, recipe.model) if recipe.model else model_before(project, round)
-    parents = tuple(run for run in (built, ref.run) if run is not None)
-    settings["model"] = ref.name
-    inputs = () if ref.run else weights(ref)
-    return RunPlan("sweep", round, parents, settings, wanted.seed, inputs)
+    if start.model is not None:
+        settings["model"] = start.model.name
+    return RunPlan("sweep", start.round, start.parents, settings, wanted.seed, start.inputs)
 
 
 def _all_trials(project: Project, wanted: Sweep, draft: Draft) -> list[Outcome]:
@@ -153,8 +180,8 @@ def _one_trial(
     path = _trial_recipe(wanted, draft, trial.params, number)
     try:
         with watched_by(median):
-            run = train(project, path, **wanted.given)
-    except TrainingError as error:
+            run = train(project, path)
+    except (InputError, TrainingError) as error:  # values that do not go together, too
         return Outcome(number, trial.params, FAILED, reason=str(error))
     except ResourceError as error:
         if "memory" not in error.what:
@@ -193,14 +220,22 @@ def _log(run: Run) -> list[dict[str, Any]]:
 
 def _trial_recipe(wanted: Sweep, draft: Draft, values: dict[str, Any], number: int) -> Path:
     """The recipe of one trial, in the sweep's folder."""
-    content = yaml.safe_load(wanted.path.read_text(encoding="utf-8"))
-    content = with_values(content, values)
+    content = _with_start(wanted, values)
     folder = draft.path / "recipes"
     folder.mkdir(exist_ok=True)
     path = folder / f"{wanted.path.stem}-trial-{number:03}.yaml"
     content["sweep"] = f"{draft.plan.run_id}/{number}"
     path.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
     return path
+
+
+def _with_start(wanted: Sweep, values: dict[str, Any]) -> dict[str, Any]:
+    """The recipe's content with a trial's values and what every trial has."""
+    content = yaml.safe_load(wanted.path.read_text(encoding="utf-8")) | wanted.given
+    recipe = wanted.recipe
+    if isinstance(recipe, Tuning) and recipe.shapes is not None and recipe.shapes.model is None:
+        content["shapes"] = {**content["shapes"], "model": None}  # of another model
+    return with_values(content, values)
 
 
 def best_of(outcomes: Sequence[Outcome], *, maximise: bool) -> Outcome | None:
@@ -236,8 +271,8 @@ def _write(draft: Draft, wanted: Sweep, outcomes: Sequence[Outcome]) -> None:
         )
     shares, reason = importance(outcomes, wanted)
     draft.write("trials", _table(outcomes))
-    content = yaml.safe_load(wanted.path.read_text(encoding="utf-8"))
-    draft.write_text(BEST, yaml.safe_dump(with_values(content, best.values), sort_keys=False))
+    content = _with_start(wanted, best.values)
+    draft.write_text(BEST, yaml.safe_dump(content, sort_keys=False))
     draft.note(
         figure=wanted.figure,
         maximise=wanted.maximise,
