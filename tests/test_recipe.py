@@ -268,6 +268,14 @@ def test_a_recipe_is_found_by_path_or_by_name_and_the_project_comes_first(tmp_pa
     dotted = tmp_path / "dpo-lr1.5.yaml"
     dotted.write_text("method: dpo\n")
     assert find_recipe("dpo-lr1.5", [tmp_path]) == dotted
+    # In another folder it would be another recipe.
+    for mistyped in (
+        "no-such-folder/dpo-lora.yaml",
+        "./dpo-lora",
+        str(tmp_path / "no" / "dpo-lora"),
+    ):
+        with pytest.raises(InputError, match="no such recipe"):
+            find_recipe(mistyped, [tmp_path])
     with pytest.raises(InputError) as caught:
         find_recipe("dpo-lorra")
     assert caught.value.remedy == "Did you mean dpo-lora?"

@@ -88,7 +88,7 @@ class DpoRecipe(Doubting):
     def losses(self) -> list[str]:
         """The losses it is made of."""
         losses = self.trainer.get("loss_type", ["sigmoid"])
-        return [losses] if isinstance(losses, str) else list(losses)
+        return losses if isinstance(losses, list) else [losses]
 
     def stated_by_data(self, key: str) -> bool:
         """`label_smoothing: from-data` is the build's own estimate of flipped labels."""
@@ -99,8 +99,8 @@ class DpoRecipe(Doubting):
         value = self.trainer[key]
         if key == "f_divergence_type":
             return unknown_word(key, value, _DIVERGENCES) or self._doubt_complaint(key)
-        if key == "loss_weights" and value is not None and len(value) != len(self.losses):
-            return ("there are not as many loss_weights as losses", "Give one for each")
+        if key == "loss_weights" and value is not None:
+            return self._weights_complaint(value)
         if key == "loss_type" and (unknown := unknown_word(key, self.losses, DPO_LOSSES)):
             return unknown
         if key == "loss_type" and "exo_pair" in self.losses and not self._smoothing:
@@ -108,6 +108,13 @@ class DpoRecipe(Doubting):
         if key == "label_smoothing":
             return self._smoothing_complaint()
         return self._doubt_complaint(key)
+
+    def _weights_complaint(self, weights: object) -> Complaint | None:
+        if not isinstance(weights, list) or len(weights) != len(self.losses):
+            return ("there are not as many loss_weights as losses", "List one for each")
+        if not all(isinstance(one, int | float) for one in weights):
+            return ("loss_weights must be numbers", "List one for each loss")
+        return None
 
     @property
     def _smoothing(self) -> object:

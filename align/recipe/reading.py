@@ -36,20 +36,29 @@ SHIPPED = Path(__file__).parent.parent / "recipes"
 _OURS = frozenset(
     {"output_dir", "report_to", "seed", "data_seed", "disable_tqdm", "run_name", "max_length"}
 )
+# Rows and batches, by which steps are divided.
+_COUNTS = frozenset(
+    {
+        "per_device_train_batch_size",
+        "per_device_eval_batch_size",
+        "gradient_accumulation_steps",
+    }
+)
 # Recipes that a command makes.
 _MADE = {"build-tuned": "`handloom tune-filters` makes it"}
 _NUMBERS = {int, float, bool, type(None), int | None, float | None, bool | None}
 
 
 def find_recipe(name: str | Path, folders: Sequence[Path] = ()) -> Path:
-    """The recipe at this path, or of this name in one of `folders` or among those shipped.
+    """The recipe at this path; of a name alone, also in one of `folders` or among those shipped.
 
     Raises:
         InputError: there is none.
     """
     given = Path(name)
-    places = [given, *(folder / given.name for folder in (*folders, SHIPPED))]
-    for place in places:
+    alone = given.name == str(name)  # what stands in another folder is another recipe
+    known = (*folders, SHIPPED) if alone else ()
+    for place in (given, *(folder / given.name for folder in known)):
         for path in (place, Path(f"{place}.yaml")):
             if path.is_file():
                 return path
@@ -124,6 +133,16 @@ def check_trainer_arguments(recipe: Recipe, config: type, path: Path) -> None:
                 f"trainer.{key} must be a number, not {value!r}",
                 where=where,
                 remedy="YAML reads 5e-7 as text; write 5.0e-7",
+            )
+        if number and value is None and type(None) not in allowed:
+            raise InputError(
+                f"trainer.{key} must be a number", where=where, remedy="Write one, or leave it out"
+            )
+        if key in _COUNTS and not (isinstance(value, int) and value >= 1):
+            raise InputError(
+                f"trainer.{key} must be a whole number from 1, not {value!r}",
+                where=where,
+                remedy="Leave it out, or name how many",
             )
 
 

@@ -56,8 +56,9 @@ class PretrainRecipe(Recipe):
     def _has_one_source(self) -> PretrainRecipe:
         if (self.demonstrations is None) == (self.corpus is None):
             raise ValueError("give it either demonstrations or a corpus to read")
-        if self.corpus is not None and int(self.trainer.get("max_steps", 0)) < 1:
-            raise ValueError("a corpus is read without end: set trainer.max_steps")
+        steps = self.trainer.get("max_steps")
+        if self.corpus is not None and not (isinstance(steps, int) and steps >= 1):
+            raise ValueError("a corpus is read without end: set trainer.max_steps, from 1")
         return self
 
 
