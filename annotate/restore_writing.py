@@ -1,8 +1,8 @@
 """Records and responses put back on a server, so that nobody's newer answer is lost.
 
-Records that are missing are made together with their responses, in one transaction. Responses of
-people who cannot answer at this moment, being no members of the workspace, go there many in a
-request. A member's response is created alone, which Argilla refuses if they have answered
+Records that are missing are made together with their responses, in one transaction and one try.
+Responses of people who cannot answer at this moment, being no members of the workspace, go there
+many in a request. A member's response is created alone, which Argilla refuses if they have answered
 meanwhile; where the server holds an older version, that is looked at again just before it is
 replaced. Argilla takes responses from more people than the overlap, completed records included.
 """
@@ -14,11 +14,12 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
+from annotate.errors import ServerError
 from annotate.ledger import Entry, Key
 from annotate.publishing import Shown
 from annotate.server import RECORDS_A_REQUEST, Server
 from annotate.server_types import Batch, Placed, Record, Response, User
-from annotate.transport import StatusError
+from annotate.transport import AGAIN, StatusError
 
 _GONE, _TAKEN, _REFUSED = 404, 409, 422
 
@@ -75,7 +76,10 @@ class Writer:
     def _make(
         self, batch: Batch, records: Sequence[Record], answers: Mapping[str, Sequence[Entry]]
     ) -> list[Entry]:
-        """Make records with their responses; all of the responses come back if one is refused."""
+        """Make records with their responses; all of the responses come back if one is refused.
+
+        So they do where it is not known whether Argilla took them: then each is given by itself.
+        """
         given = [entry for record in records for entry in answers.get(record.item_id, ())]
         plain = [
             {"external_id": r.item_id, "fields": dict(r.fields), "metadata": dict(r.metadata)}
@@ -86,11 +90,11 @@ class Writer:
             for item, record in zip(plain, records, strict=True)
         ]
         refused = []
-        if self._refusal(batch, full):
+        if self._is_taken(batch, full):
+            self.restored += len(given)
+        else:
             self._upsert(batch, plain)
             refused = given
-        else:
-            self.restored += len(given)
         self.records += len(records)
         self.advance(len(records) + len(given) - len(refused))
         return refused
@@ -157,6 +161,22 @@ class Writer:
         self.refused.append(f"{entry.item_id} of {entry.annotator}: {reason}")
         self.advance(1)
 
+    def _is_taken(self, batch: Batch, items: Sequence[Mapping[str, Any]]) -> bool:
+        """Whether Argilla has taken new records with responses, for certain; tried only once.
+
+        If the first try was taken and its answer lost, a second one would overwrite what members
+        have said to the new records meanwhile.
+        """
+        try:
+            self._upsert(batch, items, attempts=1)
+        except StatusError as error:
+            if error.status != _REFUSED and error.status not in AGAIN:
+                raise
+            return False
+        except ServerError:  # no answer; if none comes to what follows either, that says so
+            return False
+        return True
+
     def _refusal(self, batch: Batch, items: Sequence[Mapping[str, Any]]) -> str:
         """Why Argilla did not take records with responses; empty if it took all of them."""
         try:
@@ -167,8 +187,11 @@ class Writer:
             return error.what
         return ""
 
-    def _upsert(self, batch: Batch, items: Sequence[Mapping[str, Any]]) -> None:
-        self.server.request("PUT", f"datasets/{batch.id}/records/bulk", json={"items": items})
+    def _upsert(
+        self, batch: Batch, items: Sequence[Mapping[str, Any]], attempts: int | None = None
+    ) -> None:
+        path = f"datasets/{batch.id}/records/bulk"
+        self.server.request("PUT", path, json={"items": items}, attempts=attempts)
 
     def _response(self, entry: Entry) -> dict[str, Any]:
         return {"user_id": self.users[entry.annotator].id, **_content(entry)}

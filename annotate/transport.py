@@ -36,7 +36,8 @@ _NEAR = frozenset({"127.0.0.1", "::1", "localhost"})
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-_AGAIN = frozenset({429, 500, 502, 503, 504})
+AGAIN = frozenset({429, 500, 502, 503, 504})
+"""Statuses after which a second try may help."""
 
 
 class StatusError(ServerError):
@@ -118,7 +119,7 @@ class Transport:
                 if attempt == tries:
                     raise _unreachable(self.url, _reason(error)) from None
             else:
-                if answer.status_code not in _AGAIN or attempt == tries:
+                if answer.status_code not in AGAIN or attempt == tries:
                     return _good(answer, self.url)
             time.sleep(pause(attempt))
         raise AssertionError("unreachable")  # the last attempt returns or raises

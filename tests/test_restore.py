@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import argilla as rg
+import httpx
 import pytest
 from click.testing import CliRunner, Result
 from conftest import RunningArgilla, run_argilla
@@ -265,6 +266,31 @@ def test_who_answers_while_it_is_restored_is_not_overwritten(project: Project, s
         writer.answer(batch, [entry], server.placed(batch))
     assert (writer.restored, writer.updated, writer.refused) == (0, 0, [])
     assert on_server(project, pushed)[entry.item_id, anna] == ("submitted", label("b_better"))
+
+
+def test_an_answer_lost_on_the_way_does_not_cost_what_was_said_since(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Argilla took records and responses, the connection broke, and anna answered anew."""
+    pushed, (anna, *_) = annotated(project, 3)
+    pull(project, pushed)
+    before = on_server(project, pushed)
+    item = next(item for item, name in before if name == anna)
+    delete_batch(project, pushed)
+    send, lost = httpx.Client.request, []
+
+    def losing(client: httpx.Client, method: str, url: str, **what: Any) -> httpx.Response:
+        answer = send(client, method, url, **what)
+        if method == "PUT" and url.endswith("records/bulk") and not lost:
+            lost.append(answer.status_code)
+            submit(project, pushed, anna, {item: label("b_better")})
+            raise httpx.RemoteProtocolError("gone")
+        return answer
+
+    monkeypatch.setattr(httpx.Client, "request", losing)
+    run_restore(project)
+    assert lost == [200]
+    assert on_server(project, pushed) == {**before, (item, anna): ("submitted", label("b_better"))}
 
 
 def _edited_later(entry: Entry) -> Entry:

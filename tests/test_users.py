@@ -308,6 +308,18 @@ def test_a_password_is_renewed_and_a_key_is_shown(
     assert "no such account" in handloom("users", "key", name("nobody")).stderr
 
 
+def test_nobody_is_renamed(project: Project) -> None:
+    """Whom the ledger knows by name: all their answers would count twice."""
+    name = f"lena-{uuid.uuid4().hex[:8]}"
+    with connect(project) as server:
+        (user,) = add_users(project, server, [name])
+        with pytest.raises(StatusError, match=f"422 .*username '{name}' stands in the ledger"):
+            server.request("PATCH", f"users/{user.id}", json={"username": f"{name}-weiss"})
+        same = {"username": name, "first_name": "Lena", "last_name": "Weiss"}
+        assert server.request("PATCH", f"users/{user.id}", json=same)["last_name"] == "Weiss"
+        assert name in {each.name for each in list_users(server)}
+
+
 def test_a_refused_password_leaves_the_old_one(project: Project, argilla_server: Argilla) -> None:
     anna, ben = name("anna"), name("ben")
     with connect(project) as server:

@@ -18,10 +18,11 @@ from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
+from argilla_server.errors.future import UnprocessableEntityError
 from argilla_server.models import Record, Response, User
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncEngine
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, object_session
 
 from annotate.embedded.outbox_sql import CAUSES, OUTBOX, ensure, entry_of
 from annotate.ledger import Entry, Ledger
@@ -57,7 +58,21 @@ async def install(engine: AsyncEngine) -> bool:
     _EQUIPPED.add(engine.sync_engine)
     if not event.contains(Session, "before_flush", _mark_causes):
         event.listen(Session, "before_flush", _mark_causes)
+        event.listen(User.username, "set", _keep_name)
     return made
+
+
+def _keep_name(user: User, name: str, before: object, _: Any) -> None:
+    """Refuse to rename somebody: the ledger knows people by their names, and would take what they
+    say from then on, and what they have said, for two people's."""
+    session = object_session(user)
+    if not isinstance(before, str) or name == before or session is None:
+        return
+    if session.get_bind().engine in _EQUIPPED:
+        raise UnprocessableEntityError(
+            f"the username {before!r} stands in the ledger beside every answer and cannot be "
+            "changed; first and last name can"
+        )
 
 
 def _mark_causes(session: Session, *_: Any) -> None:
