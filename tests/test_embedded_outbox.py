@@ -228,6 +228,32 @@ def test_no_answers_and_no_item_id_are_noted_too(play: Callable[[Scenario], None
     play(scenario)
 
 
+def test_no_metadata_keeps_an_answer_from_being_taken(play: Callable[..., None]) -> None:
+    """JSON can spell what is no text: a zero and half of a surrogate pair."""
+
+    async def scenario(world: World) -> None:
+        anna = await world.add_user("anna")
+        odd = [
+            await world.add_record(f"i-{n}", note=text) for n, text in enumerate(("\0", "\ud800"))
+        ]
+        odd += [
+            await world.add_record(f"i-{n + 2}", guideline=t)
+            for n, t in enumerate(("a\0", "\ud800"))
+        ]
+        fine = await world.add_record("i-4", guideline="preference@v1", note="\ud55c")
+        for record in (*odd, fine):
+            await world.answer(record, anna, "before")
+        assert await install(world.engine)
+        for record in (*odd, fine):
+            await world.answer(record, anna, "after")
+        versions = await world.versions()
+        assert len(versions) == 10
+        assert {e.item_id for e in versions} == {f"i-{n}" for n in range(5)}
+        assert {e.guideline for e in versions if e.item_id == "i-4"} == {"preference@v1"}
+
+    play(scenario, installed=False)
+
+
 @pytest.mark.parametrize(
     ("owner", "by"),
     [

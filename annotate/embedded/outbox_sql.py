@@ -111,7 +111,10 @@ _SQLITE = _Words(
     event="lower(hex(randomblob(16)))",
     now="strftime('%Y-%m-%d %H:%M:%f000', 'now')",  # as SQLAlchemy writes times: text, UTC
     later="max",
-    guideline="CASE WHEN json_valid(r.metadata) THEN json_extract(r.metadata, '$.guideline') END",
+    # Half of a surrogate pair would come out as text that nobody can read; of two paths JSON comes.
+    guideline="CASE WHEN json_valid(r.metadata)"
+    " AND json_extract(r.metadata, '$.guideline', '$.guideline') NOT GLOB '*\\u[dD][89a-fA-F]*'"
+    " THEN json_extract(r.metadata, '$.guideline') END",
     cross="JOIN",
     listed=f"SELECT name FROM sqlite_master WHERE type = 'trigger' AND name LIKE '{_PREFIX}%'",
 )
@@ -119,7 +122,7 @@ _POSTGRESQL = _Words(
     event="replace(CAST(gen_random_uuid() AS text), '-', '')",
     now="clock_timestamp() AT TIME ZONE 'utc'",
     later="greatest",
-    guideline="r.metadata ->> 'guideline'",
+    guideline="handloom_guideline(r.metadata)",
     cross="CROSS JOIN",
     listed="SELECT tgname FROM pg_trigger"
     f" WHERE tgrelid = CAST('responses' AS regclass) AND tgname LIKE '{_PREFIX}%'",
@@ -184,6 +187,16 @@ def _sqlite_triggers() -> dict[str, str]:
     }
 
 
+# Metadata with \u0000 or half of a surrogate pair are JSON, and taking a text out of them fails:
+# that must not fail the answer.
+_POSTGRESQL_GUIDELINE = """
+CREATE OR REPLACE FUNCTION handloom_guideline(metadata json) RETURNS text LANGUAGE plpgsql AS $body$
+BEGIN
+  RETURN metadata ->> 'guideline';
+EXCEPTION WHEN OTHERS THEN
+  RETURN '';
+END $body$"""
+
 _POSTGRESQL_FUNCTION = f"""
 CREATE OR REPLACE FUNCTION {{name}}() RETURNS trigger LANGUAGE plpgsql AS $body$
 BEGIN
@@ -239,7 +252,8 @@ async def _ensure_sqlite(connection: AsyncConnection) -> bool:
 
 
 async def _ensure_postgresql(connection: AsyncConnection) -> bool:
-    name = _named("all", _POSTGRESQL_FUNCTION + _POSTGRESQL_TRIGGER)
+    parts = (_POSTGRESQL_GUIDELINE, _POSTGRESQL_FUNCTION, _POSTGRESQL_TRIGGER)
+    name = _named("all", "".join(parts))
     there = set((await connection.exec_driver_sql(_POSTGRESQL.listed)).scalars())
     if there == {name}:
         return False
@@ -247,7 +261,7 @@ async def _ensure_postgresql(connection: AsyncConnection) -> bool:
     for old in there:
         await connection.exec_driver_sql(f"DROP TRIGGER {old} ON responses")
         await connection.exec_driver_sql(f"DROP FUNCTION IF EXISTS {old}()")
-    for text in (_POSTGRESQL_FUNCTION, _POSTGRESQL_TRIGGER):
+    for text in parts:
         await connection.exec_driver_sql(text.format(name=name))
     return True
 
