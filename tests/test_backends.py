@@ -164,6 +164,23 @@ def test_a_model_is_converted_once(project: Project, tiny: ModelRef, engine: CTr
     assert [path.name for path in engine.cache.iterdir()] == [folder.name]
 
 
+def test_a_model_without_pad_and_unknown_token_is_converted(
+    project: Project, engine: CTranslate2, tmp_path: Path
+) -> None:
+    """As Llama 3: it gets a pad token when it is loaded, and its table a row that no file has."""
+    folder = write_tiny_model(tmp_path / "padless")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        path = folder / name
+        path.write_text(path.read_text().replace("<|pad|>", "<|begin|>"))
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    del settings["pad_token"]
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    ref = resolve_model(project, str(folder))
+    own = load_model(ref).model.get_input_embeddings().weight
+    assert own.shape[0] == json.loads((folder / "config.json").read_text())["vocab_size"] + 1
+    assert completed(engine, ref)
+
+
 def test_a_conversion_that_changes_the_model_is_refused(
     project: Project, engine: CTranslate2, tmp_path: Path
 ) -> None:
