@@ -26,14 +26,17 @@ from transformers import (
 )
 
 from align.conduct import batch_arguments
-from align.recipe import SftRecipe, load_recipe
+from align.generate import generate
+from align.prompts import read_prompts
+from align.recipe import KtoRecipe, Recipe, RlooRecipe, SftRecipe, load_recipe
+from align.sampling import Sampling
 from align.train import train
 from align.training import fit, trainer_arguments
 from align.training.checkpoints import is_whole, mark_whole, newest_whole, remove_torn
 from align.training.failures import settings_reported
 from align.training.progress import Bar
-from annotate.errors import InputError, TrainingError
-from annotate.runs import Project, RunPlan
+from annotate.errors import InputError, ResourceError, TrainingError
+from annotate.runs import Project, Run, RunPlan, verify
 
 
 @pytest.fixture(scope="module")
@@ -226,25 +229,81 @@ class Roomy(Cramped):
     room = 8
 
 
+def fitted(
+    project: Project, tiny: Path, recipe: Recipe, kind: type[Cramped]
+) -> tuple[Run, Trainer]:
+    """A training of 8 rows a step."""
+    rows = Dataset.from_dict({"input_ids": [list(range(5, 9 + n)) for n in range(8)]})
+    tokenizer = AutoTokenizer.from_pretrained(tiny)
+    with project.draft(RunPlan("train", 0, settings={"kind": kind.__name__})) as draft:
+        arguments = trainer_arguments(recipe, draft, evaluates=False)
+        trainer = kind(
+            model=AutoModelForCausalLM.from_pretrained(tiny),
+            args=TrainingArguments(**arguments),
+            train_dataset=rows,
+            data_collator=DataCollatorForLanguageModeling(tokenizer, mlm=False),
+            processing_class=tokenizer,
+        )
+        fit(trainer, recipe, draft)
+    return draft.run, trainer
+
+
+ROWS = {"batch_size": 8, "trainer": {"max_steps": 3, "learning_rate": 1e-2}}
+
+
 def test_batches_that_do_not_fit_are_halved_and_the_step_keeps_its_rows(
     project: Project, tiny: Path
 ) -> None:
-    recipe = SftRecipe(method="sft", batch_size=8, trainer={"max_steps": 3, "learning_rate": 1e-2})
-    rows = Dataset.from_dict({"input_ids": [list(range(5, 9 + n)) for n in range(8)]})
+    recipe = SftRecipe(method="sft", **ROWS)
     made = {}
     for kind in (Cramped, Roomy):
-        tokenizer = AutoTokenizer.from_pretrained(tiny)
-        with project.draft(RunPlan("train", 0, settings={"kind": kind.__name__})) as draft:
-            arguments = trainer_arguments(recipe, draft, evaluates=False)
-            trainer = kind(
-                model=AutoModelForCausalLM.from_pretrained(tiny),
-                args=TrainingArguments(**arguments),
-                train_dataset=rows,
-                data_collator=DataCollatorForLanguageModeling(tokenizer, mlm=False),
-                processing_class=tokenizer,
-            )
-            fit(trainer, recipe, draft)
-        made[kind] = draft.run
-        assert draft.run.metrics["batch_size"] == 8
+        made[kind], trainer = fitted(project, tiny, recipe, kind)
+        assert made[kind].metrics["batch_size"] == 8
         assert trainer.args.per_device_train_batch_size == kind.room
     np.testing.assert_allclose(weights_of(made[Cramped]), weights_of(made[Roomy]), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "remedy"),
+    [
+        (KtoRecipe(method="kto", **ROWS), "but to 2 or more"),
+        (RlooRecipe(method="rloo", **ROWS), "lower, beside batch_size, or let completions"),
+    ],
+    ids=["kto", "rloo"],
+)
+def test_batches_whose_rows_matter_are_not_halved(
+    project: Project, tiny: Path, recipe: Recipe, remedy: str
+) -> None:
+    with pytest.raises(ResourceError, match="memory has run out") as caught:
+        fitted(project, tiny, recipe, Cramped)
+    assert remedy in caught.value.remedy
+
+
+@pytest.mark.parametrize("adapters", ["", "prefix: {tokens: 2}\n"], ids=["whole", "prefix"])
+def test_checkpoints_are_kept_as_models_of_their_own(
+    project: Project, tiny: Path, adapters: str
+) -> None:
+    often = ", max_steps: 5, save_strategy: steps, save_steps: 2"
+    run = train(project, write_recipe(project, tiny, trainer=often, extra=adapters))
+    assert not list(run.path.glob("checkpoint*"))
+    kept = "keep_checkpoints: true\n"
+    run = train(project, write_recipe(project, tiny, trainer=often, extra=adapters + kept))
+    assert run.metrics["checkpoints"] == ["checkpoint-2", "checkpoint-4"]
+    files = {path.name for path in (run.path / "checkpoint-2").iterdir()}
+    assert files >= {"config.json", "tokenizer.json", "chat_template.jinja"}
+    assert not {name for name in files if Path(name).suffix in (".pt", ".pth", ".bin")}
+    assert not files & {"trainer_state.json", "whole.json"}
+    assert verify(project) == []
+    names = [run.id, f"{run.id}/checkpoint-2", f"{run.id}/checkpoint-4"]
+    source = read_prompts(project, "support-desk", split="train", count=2)
+    made = generate(project, names, source, n=1, sampling=Sampling(max_new_tokens=8))
+    assert set(made.metrics["models"]) == set(names)
+    logprobs = made.read("outputs")["logprob"].to_pylist()
+    assert len(set(logprobs)) == 6  # each is another model
+
+
+def test_checkpoints_of_two_trainings_are_two_models(project: Project, tmp_path: Path) -> None:
+    names = [str(write_tiny_model(tmp_path / run / "checkpoint-200")) for run in ("a", "b")]
+    source = read_prompts(project, "support-desk", split="train", count=1)
+    made = generate(project, names, source, n=1, sampling=Sampling(max_new_tokens=4))
+    assert set(made.metrics["models"]) == {"a/checkpoint-200", "b/checkpoint-200"}

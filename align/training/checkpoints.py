@@ -28,6 +28,9 @@ EVERY = 30.0
 # Otherwise so many times as long as one takes: a twentieth of the time goes into checkpoints.
 _TIMES_ITS_COST = 20.0
 _WHOLE = "whole.json"
+_OF_THE_TRAINING = (_WHOLE, "trainer_state.json")
+# How the names of what loads a model end; the rest is the optimizer's, the schedule's and so on.
+_OF_A_MODEL = frozenset({".safetensors", ".json", ".jinja", ".model", ".txt"})
 
 
 def newest_whole(folder: Path) -> Path | None:
@@ -66,6 +69,26 @@ def mark_whole(checkpoint: Path) -> None:
     _fsync(note)
     note.replace(checkpoint / _WHOLE)
     _fsync(checkpoint)
+
+
+def keep_models(folder: Path, into: Path) -> list[Path]:
+    """Move the whole checkpoints of `folder` as models with their tokenizers, nothing else.
+
+    Returns:
+        Where they are, the oldest first. One whose weights lie there in the parts of several
+        processes is no model that can be loaded, and left.
+    """
+    kept = []
+    for path in filter(is_whole, _checkpoints(folder)):
+        if not any(path.glob("*.safetensors")):
+            continue
+        for inside in list(path.iterdir()):
+            if inside.is_dir():
+                shutil.rmtree(inside)
+            elif inside.suffix not in _OF_A_MODEL or inside.name in _OF_THE_TRAINING:
+                inside.unlink()
+        kept.append(path.rename(into / path.name))
+    return kept
 
 
 def _checkpoints(folder: Path) -> list[Path]:

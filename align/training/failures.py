@@ -32,9 +32,20 @@ def settings_reported(where: str) -> Iterator[None]:
         ) from error
 
 
+SMALLER_BATCHES = (
+    "Set batch_size and lower trainer.per_device_train_batch_size: more batches make a step, and "
+    "its result stays"
+)
+"""What to do where memory has run out, with most methods."""
+
+
 @contextlib.contextmanager
-def resources_reported(where: str) -> Iterator[None]:
-    """Turn a library's failure for want of memory or disk into one of ours."""
+def resources_reported(where: str, less_memory: str = SMALLER_BATCHES) -> Iterator[None]:
+    """Turn a library's failure for want of memory or disk into one of ours.
+
+    Args:
+        less_memory: what to do where memory has run out.
+    """
     from safetensors import SafetensorError
 
     try:
@@ -45,8 +56,7 @@ def resources_reported(where: str) -> Iterator[None]:
             raise ResourceError(
                 "memory has run out",
                 where=where,
-                remedy="Set batch_size and lower trainer.per_device_train_batch_size: more batches "
-                "make a step, and its result stays",
+                remedy=less_memory,
             ) from None
         if any(words in said for words in _NO_SPACE):
             raise ResourceError(

@@ -20,15 +20,21 @@ from transformers import (
 )
 from transformers.trainer_callback import TrainerState
 
-from align.adapters import save_model
+from align.adapters import holds_adapters, save_model
 from align.arguments import argument_layers
 from align.conduct import largest_divisor, require_held_out
 from align.health.watch import HealthWatch
 from align.model_ref import MODEL_FOLDER
 from align.processes import is_main, wait_for_all, world_size
-from align.recipe import Recipe
-from align.training.checkpoints import CHECKPOINTS, Checkpoints, newest_whole, remove_torn
-from align.training.failures import resources_reported, settings_reported
+from align.recipe import FeedbackRecipe, KtoRecipe, Recipe
+from align.training.checkpoints import (
+    CHECKPOINTS,
+    Checkpoints,
+    keep_models,
+    newest_whole,
+    remove_torn,
+)
+from align.training.failures import SMALLER_BATCHES, resources_reported, settings_reported
 from align.training.order import EpochOrder
 from align.training.progress import LOG, Bar, LogFile, write_log
 from align.training.trackers import set_up_trackers
@@ -79,7 +85,11 @@ def fit(trainer: Trainer, recipe: Recipe, draft: Draft) -> None:
     bar = _add_callbacks(trainer, recipe, draft)
     try:
         # trackio talks on stdout, which is the command's own.
-        with redirect_stdout(sys.stderr), resources_reported(where), settings_reported(where):
+        with (
+            redirect_stdout(sys.stderr),
+            resources_reported(where, _less_memory(recipe)),
+            settings_reported(where),
+        ):
             _train(trainer, folder, may_halve=_found_here(recipe))
     except KeyboardInterrupt:
         raise _interrupted(trainer, folder, where) from None
@@ -91,7 +101,7 @@ def fit(trainer: Trainer, recipe: Recipe, draft: Draft) -> None:
             "the loss is not a number", where=where, remedy="Lower trainer.learning_rate"
         )
     with resources_reported(where):
-        _save(trainer, draft)
+        _save(trainer, recipe, draft)
     draft.write_text(RECIPE, yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False))
     draft.note(**_conditions(trainer), **_final(trainer.state))
 
@@ -131,9 +141,29 @@ def _train(trainer: Trainer, folder: Path, *, may_halve: bool) -> None:
 
 
 def _found_here(recipe: Recipe) -> bool:
-    """Whether rows a device are ours to choose; several processes would have to agree on it."""
+    """Whether rows a device are ours to choose, which change nothing but memory; several processes
+    would have to agree on it."""
     given = "per_device_train_batch_size" in recipe.trainer
-    return recipe.batch_size is not None and not given and world_size() == 1
+    ours = recipe.batch_size is not None and not given and world_size() == 1
+    return ours and not _batches_count(recipe)
+
+
+def _batches_count(recipe: Recipe) -> bool:
+    """Whether the rows of a batch matter beyond memory: KTO compares them, and a trainer that
+    writes fixes at its start how what is written for a step is shared out."""
+    return isinstance(recipe, FeedbackRecipe | KtoRecipe)
+
+
+def _less_memory(recipe: Recipe) -> str:
+    """What to set where memory has run out."""
+    if isinstance(recipe, KtoRecipe):
+        return "Set trainer.per_device_train_batch_size lower, but to 2 or more, or lora: {}"
+    if isinstance(recipe, FeedbackRecipe):
+        return (
+            "Set trainer.per_device_train_batch_size lower, beside batch_size, or let completions "
+            "be shorter"
+        )
+    return SMALLER_BATCHES
 
 
 def _halve_batches(trainer: Trainer) -> bool:
@@ -183,8 +213,8 @@ def _interrupted(trainer: Trainer, folder: Path, where: str) -> Interrupted:
     )
 
 
-def _save(trainer: Trainer, draft: Draft) -> None:
-    """Write model and log, and drop the checkpoints."""
+def _save(trainer: Trainer, recipe: Recipe, draft: Draft) -> None:
+    """Write model and log, and drop the checkpoints or keep them as models."""
     sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
     if sharded:
         # Every process has a part of the weights.
@@ -195,7 +225,19 @@ def _save(trainer: Trainer, draft: Draft) -> None:
         write_log(draft.path / LOG, trainer.state.log_history)
     wait_for_all()
     if is_main():
+        if recipe.keep_checkpoints:
+            _keep(trainer, draft)
         shutil.rmtree(draft.path / CHECKPOINTS, ignore_errors=True)
+
+
+def _keep(trainer: Any, draft: Draft) -> None:
+    """Leave the checkpoints in the run as models, and their names in its metrics."""
+    kept = keep_models(draft.path / CHECKPOINTS, draft.path)
+    for folder in kept:
+        if holds_adapters(folder):
+            # What tells a converter which model they belong to; the trainer writes none.
+            trainer.model.config.save_pretrained(str(folder))
+    draft.note(checkpoints=[folder.name for folder in kept])
 
 
 def _conditions(trainer: Trainer) -> dict[str, Any]:
