@@ -50,6 +50,16 @@ def conversation_tokens(
     return found
 
 
+def answer_tokens(loaded: Loaded, answers: Sequence[Messages]) -> list[list[int]]:
+    """Each answer's words alone, with the token that ends it: what an encoder-decoder writes."""
+    if not answers:
+        return []
+    texts = ["".join(turn["content"] for turn in turns) for turns in answers]
+    tokenizer: Any = loaded.tokenizer
+    found = tokenizer(texts, add_special_tokens=False)["input_ids"]
+    return [[*ids, tokenizer.eos_token_id] for ids in found]
+
+
 def control_tokens(loaded: Loaded) -> re.Pattern[str] | None:
     """`control_pattern` of a loaded model."""
     return control_pattern(loaded.tokenizer, loaded.model.config)

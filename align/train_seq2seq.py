@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from align.adapters import adapter_config
-from align.conversations import conversation_tokens
+from align.conversations import answer_tokens, conversation_tokens
 from align.model import Loaded
 from align.recipe import SftRecipe
 from align.training import fit, settings_reported, trainer_arguments
@@ -36,7 +36,7 @@ def train_seq2seq(recipe: SftRecipe, loaded: Loaded, rows: pa.Table, draft: Draf
     from transformers import DataCollatorForSeq2Seq, Seq2SeqTrainer, Seq2SeqTrainingArguments
 
     _require_known(recipe, Seq2SeqTrainingArguments)
-    prepared = prepare(recipe, loaded, rows, draft, ("completion",), unit="rows")
+    prepared = prepare(recipe, loaded, rows, draft, ("completion",), apart=True, unit="rows")
     # Positions are counted from the left, and what is filled up must not move them.
     loaded.tokenizer.padding_side = "right"
     sides = {
@@ -75,16 +75,13 @@ def _encoded(recipe: SftRecipe, loaded: Loaded, dataset: Any) -> Any:
     """The prompt as the chat template writes it, and the completion's words, each with its end."""
     from datasets import Dataset
 
-    end, tokenizer = loaded.tokenizer.eos_token_id, loaded.tokenizer
+    end = loaded.tokenizer.eos_token_id
     asked = conversation_tokens(loaded, dataset["prompt"], asks=True)
-    said = tokenizer(
-        ["".join(turn["content"] for turn in turns) for turns in dataset["completion"]],
-        add_special_tokens=False,
-    )["input_ids"]
+    said = answer_tokens(loaded, dataset["completion"])
     room = recipe.max_length - 1
     return Dataset.from_dict(
         {
             "input_ids": [[*ids[:room], end] for ids in asked],
-            "labels": [[*ids[:room], end] for ids in said],
+            "labels": [[*ids[:-1][:room], end] for ids in said],
         }
     )

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from align.adapters import adapter_config
-from align.conversations import control_tokens, conversation_tokens, spell_out
+from align.conversations import answer_tokens, control_tokens, conversation_tokens, spell_out
 from align.model import Loaded, Task, add_special_tokens
 from align.processes import rank, world_size
 from align.recipe import Tuning
@@ -50,6 +50,7 @@ def prepare(
     completions: tuple[str, ...],
     *,
     whole: bool = False,
+    apart: bool = False,
     room: int = 1,
     extra: tuple[str, ...] = (),
     unit: str = "pairs",
@@ -63,6 +64,7 @@ def prepare(
         completions: the columns that hold them, beside `prompt`; none where they are yet to come.
         whole: leave out what is longer than `max_length`, as a reward is read at the end; else only
             what has less than `room` left after the prompt, since the rest can be cut.
+        apart: `max_length` bounds prompt and completion each, as the model reads them apart.
         room: in tokens.
         extra: other columns that the trainer reads.
         unit: what a row is called in the metrics.
@@ -79,7 +81,7 @@ def prepare(
         | {name: rows[name] for name in (*extra, "split")}
     )
     table, counts = _with_room(
-        recipe, loaded, table, completions, 0 if whole else room, draft.plan.run_id
+        recipe, loaded, table, completions, 0 if whole else room, draft.plan.run_id, apart
     )
     sides = {
         side: table.filter(pc.equal(table["split"], side)).select([*texts, *extra])
@@ -160,6 +162,7 @@ def _with_room(
     completions: tuple[str, ...],
     room: int,
     where: str,
+    apart: bool,
 ) -> tuple[pa.Table, dict[str, int]]:
     """The rows that fit, and how many do not (`too_long`) or are cut at their end (`cut`).
 
@@ -167,7 +170,8 @@ def _with_room(
         room: tokens that must be left after the prompt; 0: the whole row must fit.
     """
     needed = _lengths(loaded, table) + room if room else np.zeros(table.num_rows, dtype=np.int64)
-    longest = np.max([needed, *(_lengths(loaded, table, name) for name in completions)], axis=0)
+    length = _answer_lengths if apart else _lengths
+    longest = np.max([needed, *(length(loaded, table, name) for name in completions)], axis=0)
     over = longest > recipe.max_length
     out = needed > recipe.max_length if room else over
     kept = table.filter(pa.array(~out))
@@ -193,4 +197,13 @@ def _lengths(loaded: Loaded, table: pa.Table, completion: str | None = None) -> 
             conversations = [[*a, *b] for a, b in zip(conversations, answers, strict=True)]
         tokens = conversation_tokens(loaded, conversations, asks=completion is None)
         found += map(len, tokens)
+    return np.array(found, dtype=np.int64)
+
+
+def _answer_lengths(loaded: Loaded, table: pa.Table, completion: str) -> NDArray[np.int64]:
+    """Tokens of each row's completion alone, its words and its end, shape (rows,)."""
+    found: list[int] = []
+    for start in range(0, table.num_rows, _COUNTED_TOGETHER):
+        answers = table[completion].slice(start, _COUNTED_TOGETHER).to_pylist()
+        found += (len(tokens) for tokens in answer_tokens(loaded, answers))
     return np.array(found, dtype=np.int64)

@@ -260,6 +260,16 @@ def test_an_encoder_decoder_learns_to_answer(project: Project, tmp_path: Path) -
     assert made.tokenizer.decode(out[0], skip_special_tokens=True).startswith("y")
 
 
+def test_an_encoder_decoder_has_max_length_for_prompt_and_completion_each(
+    project: Project, tmp_path: Path
+) -> None:
+    """A prompt has up to 38 tokens and the answer 12 with its end: only together more than 40."""
+    built(project, n=10)
+    model = write_tiny_t5(tmp_path / "t5")
+    run = train(project, recipe(project, model, ", max_steps: 1", length=40))
+    assert (run.metrics["too_long"], run.metrics["cut"]) == (0, 0)
+
+
 def test_adapters_on_an_encoder_decoder(project: Project, tmp_path: Path) -> None:
     built(project)
     model = write_tiny_t5(tmp_path / "t5")
