@@ -13,15 +13,18 @@ from click.testing import CliRunner
 from loop_runs import new_project
 from preference_runs import built
 from tiny_model import write_tiny_model
+from transformers import TrainingArguments
 
 from align.cli import main
-from align.recipe import SHIPPED, SetShapes, Tuning, load_recipe
+from align.model_ref import resolve_model
+from align.recipe import SHIPPED, PretrainRecipe, SetShapes, Tuning, load_recipe
 from align.resources.dry_run import dry_run
 from align.resources.fitting import setup_of
 from align.resources.launch import launch_file, shards
 from align.resources.memory import GIB, total
+from align.resources.preflight import preflight, preflight_pretraining
 from align.resources.steps import steps
-from align.train import train
+from align.train import config_class, train
 from annotate.errors import InputError, ResourceError, TrainingError
 from annotate.runs import Project
 
@@ -211,6 +214,35 @@ def test_a_model_that_does_not_fit_is_refused_before_it_is_loaded(
     # It is taken on trust, and then found not to be there at all.
     with pytest.raises(TrainingError, match="cannot be loaded"):
         train(project, path, unchecked=True)
+
+
+def test_a_new_model_that_does_not_fit_is_refused_before_it_is_made(project: Project) -> None:
+    sizes = "hidden_size: 65536, num_hidden_layers: 90, intermediate_size: 262144"
+    path = written(
+        project,
+        "method: pretrain\ndemonstrations: {source: support-desk, n: 64}\n"
+        f"architecture: {{{sizes}}}\ntrainer: {{max_steps: 1}}\n",
+    )
+    with pytest.raises(ResourceError, match="mine: it takes about") as caught:
+        train(project, path)
+    assert "lora" not in caught.value.remedy
+    assert project.unfinished() == []
+    recipe = load_recipe(path)
+    assert isinstance(recipe, PretrainRecipe)
+    preflight_pretraining(recipe, "mine", TrainingArguments, unchecked=True)
+
+
+def test_what_cannot_be_estimated_is_said(
+    project: Project, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "other"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({"model_type": "gpt2", "n_embd": 64}))
+    recipe = load_recipe(written(project, MINE.format(method="sft", model=folder)))
+    assert isinstance(recipe, Tuning)
+    preflight(recipe, resolve_model(project, str(folder)), "mine", config_class("sft"))
+    said = " ".join(capsys.readouterr().err.split())
+    assert "other: whether it fits into memory could not be estimated: its configuration" in said
 
 
 def test_what_would_fit_is_computed_and_named(project: Project, large: Path) -> None:

@@ -324,16 +324,26 @@ def test_healthy_reinforcement_stays_unflagged(project: Project) -> None:
 
 
 def wrote(
-    project: Project, tiny: Path, rows: list[dict[str, Any]], *, steps: int, asked: list[str]
+    project: Project,
+    tiny: Path,
+    rows: list[dict[str, Any]],
+    *,
+    steps: int,
+    asked: list[str],
+    before: tuple[str, ...] = (),
 ) -> set[str]:
-    """What is flagged in the answers of a model fine-tuned on these rows."""
+    """What is flagged in the answers of a model fine-tuned on these rows.
+
+    Args:
+        before: the model that the lengths of its answers are compared with.
+    """
     build(project, "sft", rows)
     said = examined(project, tiny, "sft", f"max_steps: {steps}, learning_rate: 1.0e-2")
     prompts = project.root / "prompts.jsonl"
     prompts.write_text("".join(json.dumps({"prompt": text}) + "\n" for text in asked))
     source = read_prompts(project, str(prompts), split="train")
     sampling = Sampling(temperature=0.0, max_new_tokens=96)
-    made = generate(project, [said.run_id], source, n=1, sampling=sampling)
+    made = generate(project, [said.run_id, *before], source, n=1, sampling=sampling)
     looked = health(project, said.run_id)
     assert looked.texts_of == made.id
     return {verdict.rule for verdict in looked.flagged if verdict.rule in TEXT_RULES}
@@ -365,6 +375,26 @@ def test_a_model_that_learnt_to_repeat_its_prompts_copies(project: Project, tiny
     known = questions(6)
     rows = [{"prompt": question, "completion": question} for question in known] * 4
     assert "copied output" in wrote(project, tiny, rows, steps=400, asked=known)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("length", ["as long", "shorter"])
+def test_a_model_that_learnt_to_be_brief_writes_shorter_than_before(
+    project: Project, tiny: Path, length: str
+) -> None:
+    """The one before quotes what it was asked; a second training keeps to that, or cuts it off."""
+
+    def rows(letters: int) -> list[dict[str, Any]]:
+        return [
+            {"prompt": question, "completion": "so you say " + question[5 : 5 + letters]}
+            for question in questions(64)
+        ]
+
+    build(project, "sft", rows(30))
+    first = examined(project, tiny, "sft", "max_steps: 60, learning_rate: 1.0e-2").run_id
+    letters = 28 if length == "as long" else 1
+    flagged = wrote(project, tiny, rows(letters), steps=60, asked=questions(40), before=(first,))
+    assert ("longer or shorter output" in flagged) == (length == "shorter")
 
 
 HEALTHY = {

@@ -192,6 +192,7 @@ def test_every_field_is_read(tmp_path: Path) -> None:
         ("method: pretrain\n", 1, "give it either demonstrations or a corpus to read", ""),
         (CORPUS + "demonstrations: {source: support-desk}\n", 1, "give it either", ""),
         (CORPUS, 1, "a corpus is read without end: set trainer.max_steps", ""),
+        (CORPUS + "trainer: {max_steps: null}\n", 1, "set trainer.max_steps, from 1", ""),
         (CORPUS.replace("path", "pat"), 2, "unknown key 'corpus.pat'", "Did you mean path?"),
         ("method: dpo\ntrainer: {beta: 0.1\nseed: 1\n", 3, "not YAML", ""),
         ("method: dpo\nmodel: a: b\n", 2, "not YAML", ""),
@@ -236,6 +237,14 @@ def test_a_yaml_tag_runs_nothing(tmp_path: Path) -> None:
         ("output_dir: x", "trainer.output_dir is set by Handloom", "Leave it out"),
         ("learning_rate: 5e-7", "learning_rate must be a number, not '5e-7'", "write 5.0e-7"),
         ("max_steps: [1]", "trainer.max_steps must be a number, not [1]", ""),
+        ("max_steps: null", "trainer.max_steps must be a number", "leave it out"),
+        ("loss_weights: 1.0", "not as many loss_weights as losses", "List one for each"),
+        ("loss_weights: [a]", "loss_weights must be numbers", "List one for each"),
+        ("loss_type: null", "trainer.loss_type cannot be None", "It may be: sigmoid"),
+        ("loss_type: 3", "trainer.loss_type cannot be 3", "It may be: sigmoid"),
+        ("per_device_train_batch_size: 0", "must be a whole number from 1, not 0", "Leave it out"),
+        ("gradient_accumulation_steps: 0", "must be a whole number from 1, not 0", "Leave it out"),
+        ("gradient_accumulation_steps: 1.5", "a whole number from 1, not 1.5", "Leave it out"),
     ],
 )
 def test_a_wrong_argument_of_the_trainer_is_refused(
