@@ -6,13 +6,14 @@ Imports that take time stand inside the command bodies, so that `--help` answers
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import click
 
-from annotate.errors import HandloomError
+from annotate.errors import HandloomError, InputError, ResourceError
 
 if TYPE_CHECKING:
     from annotate.agreement_report import TableKind
@@ -35,12 +36,42 @@ class LoopGroup(click.Group):
         return list(self.commands)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run a command; a `HandloomError` becomes one line on stderr and its exit status."""
+        """Run a command; a `HandloomError` becomes one line on stderr and its exit status.
+
+        So does what the operating system refuses for want of space or of rights, wherever it is
+        met; any other error of it is a bug.
+        """
         try:
             return super().invoke(ctx)
         except HandloomError as error:
-            click.echo(f"error: {' '.join(str(error).split())}", err=True)
-            ctx.exit(error.status)
+            _end(ctx, error)
+        except OSError as error:
+            if (refused := _refused(error)) is None:
+                raise
+            _end(ctx, refused)
+
+
+def _end(ctx: click.Context, error: HandloomError) -> NoReturn:
+    click.echo(f"error: {' '.join(str(error).split())}", err=True)
+    ctx.exit(error.status)
+
+
+def _refused(error: OSError) -> HandloomError | None:
+    """A full disk, or a place that may not be read or written, as a user's error."""
+    where = "" if error.filename is None else os.fsdecode(error.filename)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return ResourceError(
+            f"the disk is full ({os.strerror(error.errno)})",
+            where=where,
+            remedy="Free some space and give the same command again",
+        )
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return InputError(
+            f"this may not be read or written ({os.strerror(error.errno)})",
+            where=where,
+            remedy="Give yourself the right to it, or use another place",
+        )
+    return None
 
 
 @click.group(cls=LoopGroup)

@@ -22,7 +22,7 @@ import pytest
 import sqlalchemy as sa
 from click.testing import CliRunner, Result
 from conftest import run_argilla
-from factories import make_generated, make_project, submit
+from factories import make_generated, make_project, run_on_small_disk, submit
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from postgres import USER, Postgres
@@ -364,6 +364,31 @@ def test_a_damaged_ledger_is_saved_and_told(
     assert done.exit_code == 1
     assert "line 1 was changed" in done.stderr
     assert (tmp_path / "saved.tar").exists()
+
+
+FULL = """
+import sys
+from pathlib import Path
+from click.testing import CliRunner
+from align.cli import main
+disk, command = Path(sys.argv[1]), sys.argv[2:]
+done = CliRunner().invoke(main, [word.replace("DISK", str(disk)) for word in command])
+sys.stdout.write(done.output)
+assert list(disk.iterdir()) == [], "something is left"
+sys.exit(done.exit_code)
+"""
+
+
+def test_a_full_disk_is_one_line(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "disk").mkdir()
+    monkeypatch.chdir(project.root)
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent.parent))
+    done = run_on_small_disk(tmp_path / "disk", "8k", FULL, "backup", "DISK/saved.tar")
+    assert done.returncode == 1, done.stderr
+    assert done.stdout.startswith("error: the disk is full (")
+    assert done.stdout.count("\n") == 1
 
 
 def test_a_damaged_database_is_an_error(project: Project, tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from align.cli import main
+from annotate.cli import LoopGroup
 
 HEAVY = ("torch", "transformers", "trl", "argilla", "argilla_server", "pandas", "pyarrow", "scipy")
 
@@ -79,3 +82,27 @@ def test_outside_a_project_every_command_says_so_in_one_line(
     assert result.output.startswith("error: ")
     assert result.output.count("\n") == 1
     assert "handloom init" in result.output
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        (errno.ENOSPC, "error: some/file: the disk is full (No space left on device). Free some"),
+        (errno.EFBIG, "error: some/file: the disk is full (File too large). Free some space"),
+        (errno.EACCES, "error: some/file: this may not be read or written (Permission denied)."),
+        (errno.EROFS, "error: some/file: this may not be read or written (Read-only file system)."),
+    ],
+)
+def test_what_the_system_refuses_is_one_line_and_the_rest_a_bug(number: int, said: str) -> None:
+    group = LoopGroup()
+
+    @group.command("write")
+    @click.argument("number", type=int)
+    def write(number: int) -> None:
+        raise OSError(number, os.strerror(number), "some/file")
+
+    result = CliRunner().invoke(group, ["write", str(number)])
+    assert (result.exit_code, result.output.count("\n")) == (1, 1)
+    assert result.output.startswith(said)
+    bug = CliRunner().invoke(group, ["write", str(errno.EIO)])
+    assert isinstance(bug.exception, OSError)

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import quote
 
@@ -15,6 +15,7 @@ from factories import connected_project, make_generated, submit
 from postgres import Postgres
 from sqlalchemy.engine import make_url
 
+from annotate.embedded import database
 from annotate.embedded.database import VARIABLE, choose
 from annotate.embedded.home import holder
 from annotate.embedded.process import stop
@@ -113,6 +114,71 @@ def test_a_database_without_every_letter_is_refused(tmp_path: Path, postgres: Po
     ended = serve_once(tmp_path / "home", url.render_as_string(hide_password=False))
     assert "keeps text as SQL_ASCII" in ended.stderr
     assert ended.returncode == 1
+
+
+HOLDERS = """
+SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted
+AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"""
+
+
+def until(condition: Callable[[], bool]) -> None:
+    for _ in range(200):
+        if condition():
+            return
+        time.sleep(0.02)
+    pytest.fail("it did not come to be")
+
+
+def test_the_lock_on_a_database_is_taken_again_and_never_shared(
+    postgres: Postgres, postgres_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The connection that holds it is cut, by an administrator or a restart of PostgreSQL."""
+    monkeypatch.setattr(database, "LOOK_SECONDS", 0.02)
+    monkeypatch.setattr(database, "LOCK_TRIES", 2)
+    name = make_url(postgres_url).database
+    assert name is not None
+    other = postgres.connect(name)
+    other.autocommit = True
+    told: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: told.append(number))
+    with (
+        other,
+        other.cursor() as cursor,
+        database.opened(choose(tmp_path, postgres_url), tmp_path) as ours,
+    ):
+
+        def holders() -> list[int]:
+            cursor.execute(HOLDERS)
+            return [pid for (pid,) in cursor.fetchall()]
+
+        (first,) = holders()
+        cursor.execute("SELECT pg_terminate_backend(%s)", [first])
+        until(lambda: holders() not in ([], [first]))
+        until(ours.is_set)
+        assert told == []
+        (second,) = holders()
+        cursor.execute(
+            "SELECT pg_terminate_backend(%s), pg_advisory_lock(%s)", [second, database.LOCK_NUMBER]
+        )
+        until(lambda: bool(told))
+        assert not ours.is_set()
+        assert holders() == [other.info.backend_pid]
+    signal.signal(signal.SIGTERM, before)
+    other.close()
+
+
+def test_the_lock_of_a_connection_that_only_postgresql_takes_for_alive_is_taken_over(
+    postgres_url: str, tmp_path: Path
+) -> None:
+    """As after the network was gone for a while."""
+    chosen = choose(tmp_path, postgres_url)
+    with database.held(chosen) as lost:
+        again = database.connect(chosen)
+        database._take(again, chosen, lost.info.backend_pid)
+        with again.cursor() as cursor:
+            cursor.execute(HOLDERS)
+            assert cursor.fetchall() == [(again.info.backend_pid,)]
+        again.close()
 
 
 @pytest.fixture

@@ -26,6 +26,7 @@ from sqlalchemy.orm import selectinload
 from annotate.embedded import outbox
 from annotate.embedded.outbox import Drain, draining, install
 from annotate.embedded.outbox_sql import CAUSES, IDENTITIES, OUTBOX
+from annotate.errors import ServerError
 from annotate.ledger import Entry, Ledger
 
 Scenario = Callable[["World"], Awaitable[None]]
@@ -407,6 +408,20 @@ def test_seconds_are_asked_for_answers_and_not_for_deletions(
         answer, deletion = world.ledger
         assert asked == [(anna, record, answer.updated_at)]
         assert (answer.seconds, deletion.seconds) == (4.5, None)
+
+    play(scenario)
+
+
+def test_nothing_is_taken_from_a_database_that_may_be_anothers(
+    play: Callable[[Scenario], None],
+) -> None:
+    async def scenario(world: World) -> None:
+        anna, record = await world.add_user("anna"), await world.add_record("i-1")
+        await world.answer(record, anna, "said")
+        with pytest.raises(ServerError, match="another server"):
+            await Drain(world.engine, world.ledger, may=lambda: False).drain()
+        assert await world.count(OUTBOX) == 1
+        assert list(world.ledger) == []
 
     play(scenario)
 

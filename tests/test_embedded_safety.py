@@ -196,6 +196,22 @@ def test_a_form_of_another_kind_and_size_is_counted_and_bounded(
     assert huge.status_code == 413
 
 
+@pytest.mark.parametrize("kind", ["multipart/form-data", "multipart/form-data; boundary=x"])
+def test_what_is_no_form_is_told_and_counted_and_leaves_no_traceback(
+    own_server: RunningArgilla, kind: str
+) -> None:
+    url, where = f"{own_server.url}/api/v1/token", {"X-Forwarded-For": f"192.0.2.{len(kind)}"}
+    log = own_server.home / "server.log"
+    before = log.stat().st_size
+    answers = [
+        httpx.post(url, content=b"garbage", headers={"Content-Type": kind, **where})
+        for _ in range(8)
+    ]
+    assert {answer.status_code for answer in answers} == {400, 429}
+    assert answers[0].json() == {"detail": "this is no login form"}
+    assert "Traceback" not in log.read_text()[before:]
+
+
 def test_wrong_keys_wait_and_right_ones_that_are_known_do_not(own_server: RunningArgilla) -> None:
     me, place = f"{own_server.url}/api/v1/me", {"X-Forwarded-For": "192.0.2.88"}
     right = {KEY: own_server.api_key, **place}

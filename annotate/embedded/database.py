@@ -8,7 +8,10 @@ an error, a log or a traceback could show, and may hold any character (alembic f
 import contextlib
 import io
 import logging
+import os
+import signal
 import sqlite3
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -31,6 +34,25 @@ LOCK_TRIES = 10
 LOCK_WAIT_SECONDS = 0.5
 LOCK_NUMBER = int.from_bytes(b"handloom")
 """Of the advisory lock that a server holds on its PostgreSQL database."""
+
+LOOK_SECONDS = 3.0
+"""Between two looks at the connection that holds it."""
+
+_DEAD_SECONDS = 15
+_KEEP_ALIVE = {
+    "keepalives_idle": 5,
+    "keepalives_interval": 5,
+    "keepalives_count": 2,
+    "tcp_user_timeout": 1000 * _DEAD_SECONDS,
+}
+"""So that a connection whose other end is gone does not seem to be there for hours."""
+
+_END_HOLDER = """
+SELECT pg_terminate_backend(pid) FROM pg_locks
+WHERE locktype = 'advisory' AND granted AND pid = %s AND classid = %s AND objid = %s
+  AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"""
+
+_LOG = logging.getLogger(__name__)
 
 _DRIVERS = {"postgresql", "postgres", "postgresql+asyncpg", "postgresql+psycopg2"}
 _PARAMETERS = {
@@ -145,22 +167,36 @@ def _parsed(text: str) -> "URL":
 
 
 @contextmanager
-def opened(database: Database, home: Path) -> Iterator[None]:
+def opened(database: Database, home: Path) -> Iterator[threading.Event]:
     """Make the database ready for Argilla's migrations, and hold it for this server alone.
 
     A server on SQLite is alone by the lock on its folder; one on PostgreSQL takes an advisory lock
-    (see `held`).
+    (see `held`), and looks after it: a lost connection is made anew, and if another server has
+    taken the lock meanwhile, this process is ended by SIGTERM.
+
+    Returns:
+        What is set while the database is this server's alone.
 
     Raises:
         ServerError: the database cannot be reached or used, or another server works on it.
     """
     if database.kind == "sqlite":
         _prepare_sqlite(Path(database.shown))
-        yield
+        ours = threading.Event()
+        ours.set()
+        yield ours
         return
-    with held(database):
+    with held(database) as lock:
         (home / "postgresql").write_text(database.shown + "\n")
-        yield
+        hold, ended = _Hold(database, lock), threading.Event()
+        watch = threading.Thread(target=hold.watch, args=[ended], daemon=True)
+        watch.start()
+        try:
+            yield hold.ours
+        finally:
+            ended.set()
+            watch.join()
+            hold.connection.close()
 
 
 @contextmanager
@@ -177,6 +213,59 @@ def held(database: Database) -> Iterator["connection"]:
         yield lock
     finally:
         lock.close()
+
+
+class _Hold:
+    """The lock of a running server, which goes with its connection, looked after."""
+
+    def __init__(self, database: Database, connection: "connection") -> None:
+        self.connection = connection
+        self.ours = threading.Event()
+        self.ours.set()
+        self._database = database
+
+    def watch(self, ended: threading.Event) -> None:
+        """Look every few seconds, until `ended`; ends the process if the lock is another's."""
+        while not ended.wait(LOOK_SECONDS):
+            try:
+                self._look()
+            except ServerError as error:
+                _LOG.error("%s", error)
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
+
+    def _look(self) -> None:
+        """See that the connection is there, or make it anew.
+
+        Raises:
+            ServerError: another server has taken the lock meanwhile.
+        """
+        import psycopg2
+
+        try:
+            with self.connection.cursor() as cursor:
+                cursor.execute("SELECT 1")
+                return
+        except psycopg2.Error as error:
+            if self.ours.is_set():
+                _LOG.warning("the connection that holds the database is lost: %s", _one_line(error))
+        self.ours.clear()
+        before = self.connection.info.backend_pid
+        self.connection.close()
+        try:
+            again = connect(self._database)
+        except ServerError:
+            return  # it is away; Argilla says so to whoever asks it
+        try:
+            _take(again, self._database, before)
+        except (ServerError, psycopg2.Error) as error:
+            again.close()
+            if isinstance(error, ServerError):
+                raise
+            return
+        self.connection = again
+        self.ours.set()
+        _LOG.warning("the database is held again")
 
 
 def _prepare_sqlite(path: Path) -> None:
@@ -201,7 +290,7 @@ def connect(database: Database) -> "connection":
         if name in database.environment
     }
     try:
-        return psycopg2.connect(connect_timeout=CONNECT_SECONDS, **given)
+        return psycopg2.connect(connect_timeout=CONNECT_SECONDS, **_KEEP_ALIVE, **given)
     except psycopg2.Error as error:
         raise ServerError(
             f"cannot open the database: {_one_line(error)}",
@@ -223,11 +312,17 @@ def _check_encoding(db: "connection", database: Database) -> None:
         )
 
 
-def _take(lock: "connection", database: Database) -> None:
-    """The lock of a server that was killed goes when PostgreSQL notices: try for a while."""
+def _take(lock: "connection", database: Database, before: int = 0) -> None:
+    """The lock of a server that was killed goes when PostgreSQL notices: try for a while.
+
+    Args:
+        before: the process in PostgreSQL of our own lost connection, which need not have noticed.
+    """
     lock.autocommit = True
     for _ in range(LOCK_TRIES):
         with lock.cursor() as cursor:
+            if before:
+                cursor.execute(_END_HOLDER, [before, *divmod(LOCK_NUMBER, 1 << 32)])
             cursor.execute("SELECT pg_try_advisory_lock(%s)", [LOCK_NUMBER])
             if cursor.fetchone() == (True,):
                 return

@@ -106,10 +106,13 @@ async def _guard_login(
         return
     address = _address(scope)
     name = await _username(scope, body)
-    if wait := limits.wait(name, address):
+    if wait := limits.wait(name or "", address):
         await _refuse(send, 429, "too many failed logins", wait)
         return
-    limits.try_(name, address)
+    limits.try_(name or "", address)
+    if name is None:
+        await _refuse(send, 400, "this is no login form")
+        return
     if await _status(app, scope, _again(body, receive), send) < 400:
         limits.succeeded(name, address)
 
@@ -178,9 +181,14 @@ def _again(body: bytes, receive: "ASGIReceiveCallable") -> "ASGIReceiveCallable"
     return replayed
 
 
-async def _username(scope: "HTTPScope", body: bytes) -> str:
-    """The name in a login form, as Argilla will read it; empty if there is none."""
+async def _username(scope: "HTTPScope", body: bytes) -> str | None:
+    """The name in a login form, as Argilla will read it, empty if there is none.
+
+    None of what cannot be read at all: Argilla would answer 500 to some of it, with a traceback.
+    """
+    from python_multipart.exceptions import FormParserError
     from starlette.exceptions import HTTPException
+    from starlette.formparsers import MultiPartException
     from starlette.requests import Request
 
     async def once() -> dict[str, object]:
@@ -189,8 +197,8 @@ async def _username(scope: "HTTPScope", body: bytes) -> str:
     try:
         async with Request(dict(scope), once).form() as form:
             return str(form.get("username", ""))
-    except HTTPException:  # not a form: Argilla will say so
-        return ""
+    except (FormParserError, HTTPException, MultiPartException):
+        return None
 
 
 def _address(scope: "HTTPScope") -> str:

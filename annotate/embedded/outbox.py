@@ -25,6 +25,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.orm import Session, object_session
 
 from annotate.embedded.outbox_sql import CAUSES, OUTBOX, ensure, entry_of
+from annotate.errors import ServerError
 from annotate.ledger import Entry, Ledger
 
 Seconds = Callable[[UUID, UUID, datetime], float | None]
@@ -93,12 +94,24 @@ def _mark_causes(session: Session, *_: Any) -> None:
 
 
 class Drain:
-    """Takes the outbox over into a ledger; one a process and database."""
+    """Takes the outbox over into a ledger; one a process and database.
 
-    def __init__(self, engine: AsyncEngine, ledger: Ledger, seconds: Seconds | None = None) -> None:
+    Args:
+        seconds: how long answers took.
+        may: whether the database is this server's alone; another's outbox is for another ledger.
+    """
+
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        ledger: Ledger,
+        seconds: Seconds | None = None,
+        may: Callable[[], bool] = lambda: True,
+    ) -> None:
         self._engine = engine
         self._ledger = ledger
         self._seconds = seconds
+        self._may = may
         self._turn = asyncio.Lock()
 
     async def drain(self) -> int:
@@ -107,11 +120,14 @@ class Drain:
         Raises:
             ResourceError: the disk is full; what was not taken over stays in the outbox.
             ProjectError: the ledger is damaged; likewise.
+            ServerError: it is not known whether another server works on the database; likewise.
             sqlalchemy.exc.DBAPIError: the database does not answer; likewise.
         """
         taken = 0
         async with self._turn:
             while rows := await self._rows():
+                if not self._may():
+                    raise ServerError("another server may be working on the database")
                 entries = [self._entry(row) for row in rows]
                 await asyncio.to_thread(self._ledger.append, entries)
                 await self._delete([row.seq for row in rows])
@@ -183,10 +199,13 @@ def reason(error: Exception) -> str:
 
 @contextlib.asynccontextmanager
 async def draining(
-    engine: AsyncEngine, ledger: Ledger, seconds: Seconds | None = None
+    engine: AsyncEngine,
+    ledger: Ledger,
+    seconds: Seconds | None = None,
+    may: Callable[[], bool] = lambda: True,
 ) -> AsyncIterator[Drain]:
-    """Drain in the background, and a last time at the end."""
-    drain = Drain(engine, ledger, seconds)
+    """Drain in the background, and a last time at the end; see `Drain`."""
+    drain = Drain(engine, ledger, seconds, may)
     task = asyncio.create_task(drain.forever())
     try:
         yield drain

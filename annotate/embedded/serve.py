@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -64,14 +65,14 @@ def serve(
         signal.signal(signal.SIGTERM, _exit)
         signal.signal(signal.SIGINT, _exit)
         try:
-            with database.opened(chosen, home):
+            with database.opened(chosen, home) as ours:
                 with _nothing_collected():
                     app = _application(home / "page", patched=patched, custom_fields=custom_fields)
                 leases.of_server().silence = 60 * lease_minutes
                 database.migrate(chosen)
                 own = (secrets.password, secrets.api_key, secrets.session_key)
                 log_without_secrets((*own, *chosen.secrets))
-                asyncio.run(_serve(app, home, secrets, listener))
+                asyncio.run(_serve(app, home, secrets, listener, ours))
         finally:
             (home / "server.json").unlink(missing_ok=True)
             shutil.rmtree(home / "page", ignore_errors=True)
@@ -154,7 +155,11 @@ def _application(pages: Path, *, patched: bool, custom_fields: bool) -> "ASGI3Ap
 
 
 async def _serve(
-    app: "ASGI3Application", home: Path, secrets: Secrets, listener: socket.socket
+    app: "ASGI3Application",
+    home: Path,
+    secrets: Secrets,
+    listener: socket.socket,
+    ours: threading.Event,
 ) -> None:
     import argilla_server
     import uvicorn
@@ -190,7 +195,7 @@ async def _serve(
     ]
     ledger = Ledger(home.parent / "ledger.jsonl")
     try:
-        async with outbox.draining(async_engine, ledger, leases.seconds) as drain:
+        async with outbox.draining(async_engine, ledger, leases.seconds, ours.is_set) as drain:
             argilla_server.app.state.drain = drain
             await server.serve(sockets=[listener])
     finally:
