@@ -25,7 +25,7 @@ from annotate.backup import DATABASE, DUMP, LEDGER, run_client
 from annotate.backup_archive import PARTS, check, extract
 from annotate.embedded import home as server_home
 from annotate.embedded.database import VARIABLE, Database, choose, connect, held
-from annotate.errors import HandloomError, InputError, ProjectError
+from annotate.errors import HandloomError, InputError, ProjectError, ServerError
 from annotate.ledger import Entry, Ledger
 from annotate.project_init import keep_from_git
 from annotate.runs import INTERRUPTED
@@ -86,7 +86,8 @@ def bring_back(root: Path, archive: Path) -> BroughtBack:
 
     Raises:
         InputError: the archive is damaged or hostile; nothing was touched.
-        ServerError: the project's server is running; nothing was touched.
+        ServerError: the project's server is running, or its database cannot be read or loaded;
+            nothing was touched.
     """
     archive = archive.absolute()
     if (root / INTERRUPTED).is_file():
@@ -213,6 +214,9 @@ def _waiting(root: Path, database: Database | None) -> tuple[list[Entry], str]:
 
     A server that was killed, or stopped while the disk was full, acknowledged them and leaves them
     in its outbox. One of the two is empty.
+
+    Raises:
+        ServerError: they cannot be read now, though the database is not damaged.
     """
     import sqlalchemy as sa
 
@@ -229,8 +233,23 @@ def _waiting(root: Path, database: Database | None) -> tuple[list[Entry], str]:
     try:
         with engine.connect() as connection:
             return outbox_sql.waiting(connection), ""
-    except (sa.exc.DBAPIError, ValueError) as error:  # damaged: often why a backup is wanted
-        return [], (str(error).splitlines() or [type(error).__name__])[0]
+    except (sa.exc.DBAPIError, ValueError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        if _is_damage(error):  # often why a backup is wanted
+            return [], reason
+        raise ServerError(
+            f"answers that are not yet in the ledger cannot be read ({reason})",
+            where=str(file) if database is None else database.shown,
+            remedy="Mend that first; they would be lost",
+        ) from None
+
+
+def _is_damage(error: Exception) -> bool:
+    """Whether a database was not as SQLite wrote it, and not only locked, or out of reach."""
+    code = getattr(getattr(error, "orig", None), "sqlite_errorcode", None)
+    if code is None:
+        return isinstance(error, ValueError)
+    return code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 def _keep_longer_ledger(root: Path, stage: Path, waiting: Sequence[Entry]) -> tuple[str, str]:

@@ -309,6 +309,15 @@ def test_an_outbox_that_cannot_be_read_is_told(
     assert done.exit_code == 0, done.output
     assert "not yet put into the ledger" in done.output
     assert "not a database" in done.output
+    file = project.state_dir / "argilla" / "argilla.db"
+    file.unlink()
+    file.mkdir()  # out of reach, which is no damage
+    before = content(project.root)
+    refused = handloom("restore", "--from", str(saved.path), "--yes")
+    assert refused.exit_code == 1
+    assert "not yet in the ledger cannot be read" in refused.stderr
+    assert content(project.root).items() >= before.items()
+    assert not (project.root / INTERRUPTED).exists()
 
 
 def test_a_torn_last_line_does_not_cost_the_newer_ledger(project: Project, tmp_path: Path) -> None:
