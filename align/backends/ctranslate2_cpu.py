@@ -3,9 +3,10 @@
 CTranslate2 draws from one stream of random numbers a thread, seeded when that thread first draws,
 and takes no numbers from outside. So each batch gets an engine of its own, of one thread, with a
 seed made of what is in it. A batch is one completion unless more are asked for: that completion
-then depends on the model, its prompt's text, its number and the sampling settings alone. A small
-model loses nothing by it, since its weights lie in the processor's cache, and making an engine of
-it takes about a millisecond; a large one reads all its weights once a token and a batch.
+then depends on the model, its prompt's text, its number and the sampling settings alone. A batch of
+128 is four times as fast even for a small model, whose weights lie in the processor's cache and of
+which an engine is made in about a millisecond; a large one reads all its weights once a token and a
+batch.
 """
 
 from __future__ import annotations
