@@ -24,7 +24,7 @@ from align.model_ref import (
     resolve_model,
     weights,
 )
-from align.processes import different_result, shared_draft
+from align.processes import different_result, shared_draft, world_size
 from align.recipe import (
     TURNS,
     FeedbackRecipe,
@@ -36,6 +36,7 @@ from align.recipe import (
     find_recipe,
     load_recipe,
 )
+from align.resources.device import require_devices
 from align.resources.preflight import preflight
 from annotate.errors import InputError, ProjectError
 from annotate.records import conform
@@ -205,6 +206,8 @@ def _tune(project: Project, recipe: Tuning, path: Path, again: bool, unchecked: 
     elif (finished := project.finished(plan)) is not None:
         return finished
     method = METHODS[recipe.method]
+    # Before anything is asked of the hub.
+    require_devices(recipe.hardware, recipe.method, path.stem, started=world_size())
     task = _task(method, ref)
     preflight(recipe, ref, path.stem, config_class(recipe.method), unchecked=unchecked)
     if demonstrations:

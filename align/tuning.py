@@ -20,7 +20,7 @@ from align.conversations import answer_tokens, control_tokens, conversation_toke
 from align.model import Loaded, Task, add_special_tokens
 from align.processes import rank, world_size
 from align.recipe import Tuning
-from align.training import CHECKPOINTS, settings_reported, trainer_arguments
+from align.training import CHECKPOINTS, settings_reported, trainer_arguments, with_row_means
 from annotate.errors import InputError
 from annotate.runs import Draft
 
@@ -144,7 +144,7 @@ def make_trainer(
     if any(one.name == "max_length" for one in fields(config_class)):
         chosen["max_length"] = recipe.max_length
     with settings_reported(draft.plan.run_id):
-        return trainer_class(
+        return with_row_means(trainer_class)(
             model=loaded.model,
             args=config_class(**chosen),
             train_dataset=prepared.train,

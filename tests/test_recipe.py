@@ -109,6 +109,7 @@ def test_from_data_only_where_a_loss_uses_it(tmp_path: Path, trainer: str, compl
         ("method: cpo\ntrainer: {loss_type: simpoo}\n", 2, "mean simpo?"),
         ("method: cpo\ntrainer: {loss_type: ipo, label_smoothing: 0.1}\n", 2, "ignores"),
         ("method: orpo\ntrainer: {max_length: 9}\n", 2, "max_length is set by Handloom"),
+        ("method: sft\ntrainer: {num_train_epochs: -1}\n", 2, "-1 trains nothing"),
     ],
 )
 def test_what_trl_would_find_at_its_first_step_is_refused_before(
@@ -181,7 +182,10 @@ def test_every_field_is_read(tmp_path: Path) -> None:
         ("method: dpo\nlora:\n  r: 4\n  alpa: 3\n", 4, "unknown key 'lora.alpa'", "mean alpha?"),
         ("method: dpo\nlora:\n  r: 0\n", 3, "lora.r: Input should be greater", ""),
         ("seed: 1\nmethod: dop\n", 2, "unknown method 'dop'", "mean dpo?"),
-        ("seed: 1\n", 1, "unknown method None", "Methods: cpo, dpo"),
+        ("seed: 1\n", 1, "it names no method", "Methods: cpo, dpo"),
+        ("method: simpo\n", 1, "unknown method 'simpo'", "loss_type: simpo"),
+        ("method: dpo\nseed: 1\nmethod: sft\n", 3, "'method' stands there twice", ""),
+        ("method: dpo\nlora:\n  r: 4\n  r: 8\n", 4, "'r' stands there twice", ""),
         ("method: dpo\nlora: {}\nprefix:\n  tokens: 4\n", 3, "prefix: takes the place", ""),
         ("method: dpo\nquantization: nf4\n", 2, "quantization: weights in 4 bits", ""),
         ("prefix: {tokens: 4}\nmethod: dpo\nnew_special_tokens: [a]\n", 3, "untrained", ""),

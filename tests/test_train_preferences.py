@@ -73,6 +73,22 @@ def test_a_method_learns_what_people_preferred(
     assert verify(project) == []
 
 
+@pytest.mark.parametrize("method", ["dpo", "reward", "orpo"])
+def test_held_out_figures_are_means_over_rows(method: str, project: Project, tiny: Path) -> None:
+    """Four rows in batches of three and one: the last is no half of the figure."""
+    built(project)
+    found = [
+        train(
+            project,
+            recipe(project, tiny, method, num_train_epochs=1, per_device_eval_batch_size=rows),
+        ).metrics
+        for rows in (3, 1)
+    ]
+    names = ["accuracy", "margin"] if method == "reward" else ["rewards/accuracies", "logps/chosen"]
+    for name in ("eval_loss", *(f"eval_{name}" for name in names)):
+        assert found[0][name] == pytest.approx(found[1][name], rel=1e-3), name
+
+
 def test_a_reward_model_scores_conversations(project: Project, tiny: Path) -> None:
     built(project)
     run = train(project, recipe(project, tiny, "reward"))

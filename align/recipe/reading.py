@@ -44,6 +44,10 @@ _COUNTS = frozenset(
         "gradient_accumulation_steps",
     }
 )
+# Losses that others count as methods.
+_METHODS_OF_TRL = {
+    "simpo": "It is a loss: method: cpo, trainer: {loss_type: simpo, cpo_alpha: 0.0}",
+}
 # Recipes that a command makes.
 _MADE = {"build-tuned": "`handloom tune-filters` makes it"}
 _NUMBERS = {int, float, bool, type(None), int | None, float | None, bool | None}
@@ -84,18 +88,41 @@ def load_recipe(path: Path) -> Recipe:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"not YAML: {error}", where=str(path)) from None
     if not isinstance(content, dict):
-        raise InputError("a recipe is a mapping", where=str(path), remedy="See align/recipes")
+        raise InputError(
+            "a recipe is a mapping", where=str(path), remedy="`handloom init` copies some to see"
+        )
+    _require_keys_once(tree, path)
     method = content.get("method")
     if not isinstance(method, str) or method not in FORMS:
-        raise InputError(
-            f"unknown method {method!r}",
-            where=f"{path}:{line_of(tree, ('method',))}",
-            remedy=nearest(str(method), sorted(FORMS), "Methods"),
-        )
+        raise _no_method(method, f"{path}:{line_of(tree, ('method',))}")
     try:
         return FORMS[method].model_validate(content)
     except ValidationError as error:
         raise _first_complaint(error, path, tree, FORMS[method]) from None
+
+
+def _no_method(named: Any, where: str) -> InputError:
+    if named is None:
+        return InputError(
+            "it names no method", where=where, remedy="Methods: " + ", ".join(sorted(FORMS))
+        )
+    remedy = _METHODS_OF_TRL.get(str(named)) or nearest(str(named), sorted(FORMS), "Methods")
+    return InputError(f"unknown method {named!r}", where=where, remedy=remedy)
+
+
+def _require_keys_once(node: yaml.Node | None, path: Path) -> None:
+    """YAML takes the last of two keys that are the same, and says nothing."""
+    if isinstance(node, yaml.SequenceNode):
+        for part in node.value:
+            _require_keys_once(part, path)
+    if isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for key, value in node.value:
+            if str(key.value) in seen:
+                line = key.start_mark.line + 1
+                raise InputError(f"{key.value!r} stands there twice", where=f"{path}:{line}")
+            seen.add(str(key.value))
+            _require_keys_once(value, path)
 
 
 def check_trainer_arguments(recipe: Recipe, config: type, path: Path) -> None:
@@ -137,6 +164,12 @@ def check_trainer_arguments(recipe: Recipe, config: type, path: Path) -> None:
         if number and value is None and type(None) not in allowed:
             raise InputError(
                 f"trainer.{key} must be a number", where=where, remedy="Write one, or leave it out"
+            )
+        if key == "num_train_epochs" and not value > 0 and recipe.trainer.get("max_steps", 0) < 1:
+            raise InputError(
+                f"trainer.num_train_epochs: {value} trains nothing",
+                where=where,
+                remedy="Set it above 0, or trainer.max_steps",
             )
         if key in _COUNTS and not (isinstance(value, int) and value >= 1):
             raise InputError(
