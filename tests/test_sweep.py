@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 from loop_runs import new_project
-from preference_runs import built
+from preference_runs import built, pair
 from tiny_model import write_tiny_model
 
 from align.cli import main
@@ -234,6 +234,17 @@ def test_a_sweep_in_which_all_fail_says_why(tmp_path: Path, tiny: Path) -> None:
     space = [Dimension("trainer.learning_rate", (1e30, 1e31))]
     with pytest.raises(TrainingError, match=r"none of 2 trials came to a figure.*not a number"):
         sweep(project, path, space, trials=2)
+
+
+def test_data_of_which_nothing_is_held_out_are_refused_first(tmp_path: Path, tiny: Path) -> None:
+    project = new_project(tmp_path)
+    path = project.root / "r.yaml"
+    path.write_text(f"method: dpo\nmodel: {tiny}\nmax_length: 128\ntrainer: {{max_steps: 2}}\n")
+    build = built(project, [pair(number, split="train") for number in range(4)])
+    with pytest.raises(InputError, match=f"{build.id}: none of its rows is held out"):
+        sweep(project, path, [Dimension("trainer.beta", (0.1, 0.2))], trials=2)
+    assert project.unfinished() == []
+    assert project.all_runs() == [build]
 
 
 def test_values_that_no_training_can_have_fail_that_trial_alone(tmp_path: Path, tiny: Path) -> None:

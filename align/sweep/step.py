@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import yaml
 from pydantic import ValidationError
 
@@ -22,7 +23,7 @@ from align.model_ref import ModelRef, model_before, resolve_model, weights
 from align.recipe import FORMS, FeedbackRecipe, Recipe, Tuning, check_trainer_arguments
 from align.sweep.space import Dimension, with_values
 from align.sweep.trials import COMPLETE, FAILED, STOPPED, Median, Outcome, study_of
-from align.train import build_of, config_class, read_recipe, train
+from align.train import METHODS, build_of, config_class, read_recipe, rows_of, train
 from align.training import LOG, watched_by
 from annotate.errors import InputError, ResourceError, TrainingError
 from annotate.records import table_from_rows
@@ -88,6 +89,8 @@ def sweep(
     if maximise is None:
         maximise = recipe.higher_is_better and figure in (None, recipe.held_out)
     start = _start(project, recipe)
+    if (figure or recipe.held_out).startswith("eval_"):
+        _require_held_out(project, recipe, start)
     wanted = Sweep(
         recipe, path, tuple(space), trials, figure or recipe.held_out, maximise, start.given, seed
     )
@@ -133,6 +136,20 @@ def _start(project: Project, recipe: Recipe) -> _Start:
     parents = tuple(dict.fromkeys(run for run in behind if run is not None))
     inputs = tuple(file for one in read if one.run is None for file in weights(one))
     return _Start(given, round, ref, parents, inputs)
+
+
+def _require_held_out(project: Project, recipe: Recipe, start: _Start) -> None:
+    """Refuse data of which nothing is held out: no trial would have a figure."""
+    if "data" not in start.given:
+        return
+    built = project.resolve(start.given["data"])
+    rows = rows_of(built, METHODS[recipe.method])
+    if not pc.any(pc.equal(rows["split"], "eval")).as_py():
+        raise InputError(
+            "none of its rows is held out, so no trial would have a figure",
+            where=built.id,
+            remedy="Build anew with a larger held_out, or from more pairs",
+        )
 
 
 def _plan(wanted: Sweep, start: _Start) -> RunPlan:
