@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
+from pydantic import BaseModel
 
 from align.build_recipe import read_recipe
 from align.recipe import (
@@ -292,3 +294,21 @@ def test_a_recipe_is_found_by_path_or_by_name_and_the_project_comes_first(tmp_pa
     with pytest.raises(InputError) as caught:
         find_recipe("dpo-lorra")
     assert caught.value.remedy == "Did you mean dpo-lora?"
+
+
+def test_the_page_of_keys_has_every_key_and_its_default() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "recipes.md").read_text()
+    rows = set(re.findall(r"^\| `(\w+)` \| .*? \| `?(.*?)`? \| ", page, flags=re.M))
+    shown: dict[object, str] = {True: "true", False: "false", None: "none"}
+    forms: list[type[BaseModel]] = [*FORMS.values()]
+    for form in forms:  # grows by the parts that are found
+        for name, field in form.model_fields.items():
+            kinds = [field.annotation, *get_args(field.annotation)]
+            parts = [one for one in kinds if isinstance(one, type) and issubclass(one, BaseModel)]
+            forms += [part for part in parts if part not in forms]
+            if name == "method" or isinstance(field.default, BaseModel | dict | tuple):
+                assert name == "method" or f"| `{name}` |" in page
+                continue
+            default = "required" if field.is_required() else field.default
+            known = isinstance(default, bool) or default is None
+            assert (name, shown[default] if known else str(default)) in rows, name
