@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,11 +13,16 @@ from annotate.cli import (
     LoopGroup,
     again_option,
     annotate_commands,
+    counted,
+    describers,
     here,
     json_option,
     report,
     seed_option,
 )
+
+if TYPE_CHECKING:
+    from annotate.runs import Run
 
 _ORDER = (
     "init up down users guideline import generate prelabel push simulate pull agreement annotators "
@@ -70,11 +76,19 @@ def build_sets(run_ids: tuple[str, ...], recipe: str | None, again: bool) -> Non
     for line in lines(run):
         click.echo(line)
     metrics = run.metrics
-    pairs, rows = sum(metrics["preference"].values()), sum(metrics["sft"].values())
-    made = f"{pairs:,} preference pairs and {rows:,} SFT rows"
+    sft = _split("SFT row", metrics["sft"], metrics.get("sft_split"))
     if "kto" in metrics:
-        made = f"{rows:,} SFT rows and {sum(metrics['kto'].values()):,} KTO rows"
+        made = f"{sft} and {_split('KTO row', metrics['kto'], metrics.get('kto_split'))}"
+    else:
+        pairs = metrics["preference"]
+        made = f"{_split('preference pair', pairs, pairs)} and {sft}"
     report(run, made, after_build(run))
+
+
+def _split(what: str, rows: dict[str, int], sides: dict[str, int] | None) -> str:
+    """How many rows a set has, and how many of them are held out (if the build noted it)."""
+    said = counted(sum(rows.values()), what)
+    return said if sides is None else f"{said} (of which {sides.get('eval', 0):,} held out)"
 
 
 @align_commands.command("train")
@@ -117,20 +131,44 @@ def train_model(
 
     options = {"data": data, "model": model, "seed": seed, "again": again, "unchecked": unchecked}
     run = train_in_processes(project, recipe, options, launch)
-    if run is None:
-        return
+    if run is not None:
+        report(run, _trained(run), _after_training(run))
+
+
+def _trained(run: Run) -> str:
+    from align.rounds import training_result
+
     metrics = run.metrics
-    loss = metrics.get("loss", metrics.get("train_loss"))
-    line = f"{metrics['method']} model after {metrics['steps']:,} steps, loss {loss:.3f}"
+    line = f"{metrics['method']} model after {counted(metrics['steps'], 'step')}, "
+    line += training_result(run)
     if metrics.get("started_from"):
         line += f", from {metrics['started_from']}"
     for key, what in {"too_long": "left out as too long", "cut": "cut at their end"}.items():
         if metrics.get(key):
-            line += f"; {metrics[key]:,} rows {what}"
+            line += f"; {counted(metrics[key], 'row')} {what}"
     if metrics.get("best_step"):
         line += f", best at step {metrics['best_step']:,}"
-    then = "handloom generate" if run.round == 0 else f"handloom evaluate {run.id}"
-    report(run, line, then)
+    return line
+
+
+def _after_training(run: Run) -> str:
+    """A look at what is wrong, where the log shows something serious; else to use the model."""
+    from align.health import examine, log_path, read_log
+
+    log = log_path(run.project, run.id)
+    verdicts = examine(read_log(log)) if log.is_file() else ()
+    if serious := [verdict.rule for verdict in verdicts if verdict.state == "serious"]:
+        return f"handloom health {run.id}  (look first: {', '.join(serious)})"
+    return "handloom generate" if run.round == 0 else f"handloom evaluate {run.id}"
+
+
+def _described(run: Run) -> str:
+    from align.rounds import training_text
+
+    return training_text(run)
+
+
+describers.update(train=_described, merge=_described)
 
 
 @align_commands.command("rounds")

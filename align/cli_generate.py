@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from align.cli import align_commands
-from annotate.cli import again_option, chosen_run, here, report, seed_option
+from annotate.cli import again_option, chosen_run, counted, here, report, seed_option
+
+if TYPE_CHECKING:
+    from annotate.runs import Run
+
+# Quarantined lines that are shown; the run has them all.
+_SHOWN = 5
 
 _temperature = click.option(
     "--temperature",
@@ -148,10 +156,21 @@ def generate_outputs(
         again=again,
     )
     metrics = run.metrics
-    line = f"{metrics['outputs']:,} completions of {metrics['prompts']:,} prompts"
+    line = f"{counted(metrics['outputs'], 'completion')} of {counted(metrics['prompts'], 'prompt')}"
     if metrics["quarantined"]:
-        line += f", {metrics['quarantined']:,} rows quarantined"
+        _show_quarantine(run)
+        line += f", {counted(metrics['quarantined'], 'row')} quarantined"
     report(run, line, f"handloom push {run.id}")
+
+
+def _show_quarantine(run: Run) -> None:
+    """On stderr where each of the first quarantined rows stands, and what is wrong with it."""
+    table = run.read("quarantine", ["file", "line", "id", "reason"])
+    for row in table.slice(0, _SHOWN).to_pylist():
+        place = row["line"] if row["line"] is not None else f" {row['id']}"
+        click.echo(f"{row['file']}:{place}: {row['reason']}", err=True)
+    if (more := table.num_rows - _SHOWN) > 0:
+        click.echo(f"and {more:,} more, in the run's table quarantine", err=True)
 
 
 @align_commands.command("evaluate")

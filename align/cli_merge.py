@@ -23,7 +23,8 @@ def merge_adapters(run_id: str | None, again: bool) -> None:
 
     chosen = chosen_run(project, run_id, "train")
     run = merge(project, chosen, again=again)
+    made = run.id != chosen.id
     line = f"the whole model of {chosen.id}, in model/"
-    if run.id == chosen.id:
+    if not made:
         line = "it holds a whole model already, in model/"
-    report(run, line, f"handloom generate {run.id}")
+    report(run, line, f"handloom generate {run.id}", made=made)

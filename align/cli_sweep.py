@@ -57,11 +57,9 @@ def sweep_recipe(
     best.yaml in the run; no trial is ever taken for the model of a round.
     """
     project = here()
-    from rich.console import Console
-
     from align.sweep.space import read_space
     from align.sweep.step import BEST, sweep
-    from align.sweep.text import importance_lines, trial_table
+    from align.sweep.text import best_line, importance_lines, trial_lines
 
     run = sweep(
         project,
@@ -80,10 +78,6 @@ def sweep_recipe(
 
         click.echo(json.dumps({"run": run.id, **run.metrics}, indent=2))
         return
-    Console().print(trial_table(run))
-    for line in importance_lines(run):
+    for line in [*trial_lines(run), *importance_lines(run)]:
         click.echo(line)
-    best = run.metrics["best"]
-    states = ", ".join(f"{count} {state}" for state, count in run.metrics["states"].items())
-    line = f"{run.metrics['figure']} {best['figure']:.4g} in trial {best['trial']} ({states})"
-    report(run, line, f"handloom train {os.path.relpath(run.path / BEST)}")
+    report(run, best_line(run), f"handloom train {os.path.relpath(run.path / BEST)}")

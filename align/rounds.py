@@ -11,12 +11,16 @@ from typing import Any
 
 from align.card import interval_text
 from align.model_ref import REWARD_MODEL, completes, holds_model
+from align.recipe import FORMS, FeedbackRecipe, Recipe
 from annotate.runs import Project, Run
 
 SOURCES = ("import", "generate", "failures")
 """Steps whose outputs a round begins with; one of them is enough."""
 STEPS = ("push", "pull", "judge", "build", "train", "evaluate")
 """What follows, in order."""
+
+_UNITS = ("pair", "row", "prompt")
+"""What a training may learn from, as its metrics count what of it is held out."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,8 @@ class RoundState:
     """0 holds the models from before the first judgement."""
     runs: dict[str, list[str]]
     """Ids of the finished runs of each step, oldest first."""
+    trainings: dict[str, str]
+    """Id of each train run: what it is, in a few words."""
     missing: list[str]
     """Steps without a run; "outputs" for the one the round begins with. Empty in round 0."""
     unfinished: list[str]
@@ -84,6 +90,7 @@ def _state(
     return RoundState(
         round=number,
         runs={step: [run.id for run in runs] for step, runs in by_step.items()},
+        trainings={run.id: training_text(run) for run in by_step.get("train", [])},
         missing=missing,
         unfinished=unfinished,
         next_command=_next(own, before, missing) if last else "",
@@ -182,13 +189,80 @@ def _pairs(build_runs: Sequence[Run]) -> dict[str, Any]:
     return {name: compared[-1].metrics[name] for name in counted}
 
 
+def training_text(run: Run) -> str:
+    """What a run that holds a model is: method, recipe, start, steps and its held-out figure."""
+    found = run.metrics
+    method = str(found.get("method", "model"))
+    kind = "reward model" if found.get("makes") == REWARD_MODEL else method
+    parts = [f"{kind} {found['recipe']}" if found.get("recipe") else kind]
+    if found.get("steps") is not None:
+        parts.append(_number(found["steps"], "step"))
+    if found.get("started_from"):
+        parts[-1] += f" from {found['started_from']}"
+    if figure := held_out_figure(run):
+        parts.append(f"held-out {figure}")
+    if trial := run.manifest["settings"].get("sweep"):
+        sweep_id, _, number = str(trial).partition("/")
+        parts.append(f"trial {number} of {sweep_id}")
+    return ", ".join(parts)
+
+
+def training_result(run: Run) -> str:
+    """What a training came to: mean loss, or with rewards the held-out one, and the figure of its
+    method on what was held out."""
+    form = FORMS.get(str(run.metrics.get("method")), Recipe)
+    parts = []
+    if not issubclass(form, FeedbackRecipe):
+        loss = _figure(run.metrics.get("train_loss"))
+        parts.append(f"mean training loss {loss}" if loss else "no loss logged")
+    figure, rows = held_out_figure(run), held_out_rows(run)
+    if figure:
+        parts.append(f"held-out {figure}")
+    else:
+        parts.append(f"{rows} held out and not evaluated" if rows else "nothing held out")
+    return ", ".join(parts)
+
+
+def held_out_figure(run: Run) -> str:
+    """As in "rewards/accuracies 0.444 of 9 pairs", or empty: the method's own figure."""
+    found = run.metrics
+    if found.get("perplexity"):
+        documents = _number(found["perplexity"].get("n", 0), "document")
+        return f"perplexity {interval_text(found['perplexity'])} of {documents}"
+    name = FORMS.get(str(found.get("method")), Recipe).held_out
+    value = _figure(found.get(name))
+    if not value:
+        return ""
+    if error := _figure(found.get(f"{name}_error")):
+        value += f" (standard error {error})"
+    rows = held_out_rows(run)
+    return f"{name.removeprefix('eval_')} {value}" + (f" of {rows}" if rows else "")
+
+
+def held_out_rows(run: Run) -> str:
+    """How many rows of its kind a training held out, as "9 pairs"; empty if none, or not known."""
+    counts = {unit: run.metrics.get(f"eval_{unit}s") for unit in _UNITS}
+    return next((_number(count, unit) for unit, count in counts.items() if count), "")
+
+
+def _figure(value: Any) -> str:
+    return f"{value:.3f}" if isinstance(value, int | float) else ""
+
+
+def _number(count: int, what: str) -> str:
+    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
+
+
 def lines(states: Sequence[RoundState]) -> list[str]:
     """The rounds as text."""
     text = []
     for state in states:
         text.append(f"round {state.round}")
         for step in (*SOURCES, *STEPS):
-            text += [f"  {step:<9} {run_id}" for run_id in state.runs.get(step, [])]
+            text += [
+                f"  {step:<9} {run_id}  {state.trainings.get(run_id, '')}".rstrip()
+                for run_id in state.runs.get(step, [])
+            ]
         if state.missing and state.next_command:
             text.append(f"  missing   {', '.join(state.missing)}")
         text += [f"  {run_id}: unfinished" for run_id in state.unfinished]

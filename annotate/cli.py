@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
@@ -20,6 +22,13 @@ if TYPE_CHECKING:
     from annotate.runs import Project, Run
 
 FILE = click.Path(path_type=Path)
+
+# When this process began, as near as makes no difference.
+_STARTED = datetime.now(UTC)
+
+describers: dict[str, Callable[[Run], str]] = {}
+"""By step: what `handloom runs` says of a run that is more than its tables. The model's side adds
+its own (align.cli)."""
 
 seed_option = click.option("--seed", default=0, show_default=True, help="Of every random choice.")
 again_option = click.option(
@@ -93,11 +102,32 @@ def chosen_run(
     return project.resolve(run_id) if run_id else project.latest(*steps, holding=holding)
 
 
-def report(run: Run, line: str, next_command: str) -> None:
-    """Say what a step made, where it lies and what comes next."""
-    click.echo(f"{run.id}: {line}")
+def report(run: Run, line: str, next_command: str, *, made: bool = True) -> None:
+    """Say what a step made, or had made before; where it lies and what comes next.
+
+    Args:
+        made: whether it is a run of this command's, now or before.
+    """
+    first, *more = line.split("\n")
+    click.echo("\n".join([f"{run.id}: {first}{before(run) if made else ''}", *more]))
     click.echo(f"  in   {os.path.relpath(run.path)}")
     click.echo(f"  next {next_command}")
+
+
+def before(run: Run) -> str:
+    """That a run was there before this command, and when it was made; nothing if it is new."""
+    finished = str(run.manifest["finished"])
+    if datetime.fromisoformat(finished) >= _STARTED:
+        return ""
+    said = f"; made before ({finished[:16].replace('T', ' ')})"
+    context = click.get_current_context(silent=True)
+    can_again = context is not None and any(one.name == "again" for one in context.command.params)
+    return f"{said}; --again makes another" if can_again else said
+
+
+def counted(count: int, what: str) -> str:
+    """A number with its noun, which is given in the singular: "1 line", "2,000 lines"."""
+    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
 
 
 table_option = click.option(
@@ -217,7 +247,7 @@ def list_runs(as_json: bool) -> None:
     """List the project's runs, oldest first, and what is unfinished."""
     from annotate.listing import print_runs
 
-    print_runs(here(), as_json=as_json)
+    print_runs(here(), describers, as_json=as_json)
 
 
 @annotate_commands.command("verify")

@@ -11,6 +11,7 @@ from annotate.cli import (
     FILE,
     again_option,
     annotate_commands,
+    before,
     chosen_run,
     here,
     json_option,
@@ -210,7 +211,7 @@ def pull_responses(run_id: str | None, again: bool) -> None:
             click.echo(f"{one.id}: {error}", err=True)
         else:
             pulled.append(run)
-            click.echo(f"{run.id}: {_pulled(run)}")
+            click.echo(f"{run.id}: {_pulled(run)}{before(run)}")
     run = pull(project, newest, again=again)
     report(run, _pulled(run), _after_pulls([*pulled, run]))
     _report_anchoring(run)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from annotate.cli import FILE, again_option, annotate_commands, here, report
+from annotate.cli import FILE, again_option, annotate_commands, counted, here, report
 from annotate.embedded.leases import DEFAULT_MINUTES
 
 if TYPE_CHECKING:
@@ -171,8 +171,10 @@ def import_outputs(file: Path, round_: int, split: str, again: bool) -> None:
     noted = run.metrics
     report(
         run,
-        f"{noted['prompts']} prompts, {noted['outputs']} outputs"
-        + (f", {noted['merged']} repeated lines merged" if noted["merged"] else "")
-        + (f", {noted['quarantined']} lines quarantined" if noted["quarantined"] else ""),
+        f"{counted(noted['prompts'], 'prompt')}, {counted(noted['outputs'], 'output')}"
+        + (f", {counted(noted['merged'], 'repeated line')} merged" if noted["merged"] else "")
+        + (
+            f", {counted(noted['quarantined'], 'line')} quarantined" if noted["quarantined"] else ""
+        ),
         "handloom push",
     )

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping
 
 import click
 
 from annotate.runs import Project, Run
 
 
-def print_runs(project: Project, *, as_json: bool = False) -> None:
-    """Print every run with its parents and the rows it holds, then what is unfinished."""
+def print_runs(
+    project: Project, describers: Mapping[str, Callable[[Run], str]], *, as_json: bool = False
+) -> None:
+    """Print every run with what it is and its parents, then what is unfinished.
+
+    Args:
+        describers: by step, what to say of a run instead of the rows it holds.
+    """
     runs = project.all_runs()
     unfinished = project.unfinished()
     if as_json:
@@ -24,7 +31,7 @@ def print_runs(project: Project, *, as_json: bool = False) -> None:
         parents = ", ".join(parent["id"] for parent in run.manifest["parents"])
         when = str(run.manifest["finished"])[:16].replace("T", " ")
         origin = f"  from {parents}" if parents else ""
-        click.echo(f"{run.id:<{width}}  {when}  {_rows(run)}{origin}")
+        click.echo(f"{run.id:<{width}}  {when}  {describers.get(run.step, _rows)(run)}{origin}")
     for run_id in unfinished:
         click.echo(f"{run_id}: unfinished; the same command takes it up again")
 

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import click
 import pytest
 from click.testing import CliRunner
+from loop_runs import generated, judged, new_project, trained
+from preference_runs import built, recipe
+from tiny_model import write_tiny_model
 
 from align.cli import main
 from annotate.cli import LoopGroup
+from annotate.runs import Project
 
 HEAVY = ("torch", "transformers", "trl", "argilla", "argilla_server", "pandas", "pyarrow", "scipy")
 
@@ -106,3 +112,76 @@ def test_what_the_system_refuses_is_one_line_and_the_rest_a_bug(number: int, sai
     assert result.output.startswith(said)
     bug = CliRunner().invoke(group, ["write", str(errno.EIO)])
     assert isinstance(bug.exception, OSError)
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    project = new_project(tmp_path / "project")
+    monkeypatch.chdir(project.root)
+    return project
+
+
+def a_later_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is typed next is typed when every run so far is finished."""
+    monkeypatch.setattr("annotate.cli._STARTED", datetime.now(UTC) + timedelta(seconds=1))
+
+
+def test_a_run_that_was_there_before_is_said_to_be(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("one.jsonl").write_text('{"prompt": "hi", "outputs": [{"model": "m", "text": "yes"}]}\n')
+    new = CliRunner().invoke(main, ["import", "one.jsonl"])
+    run = project.latest("import")
+    assert new.output.startswith(f"{run.id}: 1 prompt, 1 output\n")
+    a_later_command(monkeypatch)
+    when = run.manifest["finished"][:16].replace("T", " ")
+    same = CliRunner().invoke(main, ["import", "one.jsonl"])
+    said = f"; made before ({when}); --again makes another\n"
+    assert same.output == new.output.replace("1 output\n", f"1 output{said}")
+    # What a command makes nothing of was not made before either.
+    whole = trained(project, "base", 0, (), seed=0)
+    merged = CliRunner().invoke(main, ["merge", whole.id])
+    assert merged.output.startswith(f"{whole.id}: it holds a whole model already, in model/\n")
+
+
+def test_build_says_how_many_rows_are_held_out(project: Project) -> None:
+    prompts = {f"prompt {n}": ["good", "bad"] for n in range(5)}
+    judged(project, generated(project, prompts), {text: [3, 3] for text in prompts})
+    done = CliRunner().invoke(main, ["build"])
+    sides = project.latest("build").metrics["preference"]
+    pairs = f"5 preference pairs (of which {sides.get('eval', 0)} held out) and "
+    assert pairs in done.output
+    assert "SFT rows (of which " in done.output
+
+
+def test_train_says_what_it_came_to_and_to_look_first_where_that_is_bad(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built(project, n=8)
+    path = recipe(project, write_tiny_model(tmp_path / "tiny"), "dpo", num_train_epochs=1)
+    words = ["train", str(path)]
+    done = CliRunner().invoke(main, words)
+    assert done.exit_code == 0, done.output
+    run = project.latest("train")
+    said = f"dpo model after 2 steps, mean training loss {run.metrics['train_loss']:.3f}, "
+    said += f"held-out rewards/accuracies {run.metrics['eval_rewards/accuracies']:.3f} of 2 pairs"
+    assert done.stdout.startswith(f"{run.id}: {said}, from ")
+    assert f"next handloom evaluate {run.id}\n" in done.stdout
+    a_later_command(monkeypatch)
+    diverged = [{"step": step, "loss": 0.5 if step < 20 else 50.0 + step} for step in range(1, 61)]
+    (run.path / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in diverged))
+    done = CliRunner().invoke(main, words)
+    assert "--again makes another\n" in done.stdout
+    assert f"next handloom health {run.id}  (look first: divergence" in done.stdout
+
+
+def test_generate_shows_where_quarantined_lines_stand(project: Project, tmp_path: Path) -> None:
+    Path("p.jsonl").write_text('{"prompt": "hi"}\n' + "nonsense\n" * 7)
+    model = str(write_tiny_model(tmp_path / "tiny"))
+    words = ["generate", model, "--prompts", "p.jsonl", "--n", "1", "--max-new-tokens", "4"]
+    done = CliRunner().invoke(main, words)
+    assert "1 completion of 1 prompt, 7 rows quarantined" in done.stdout, done.output
+    said = [line for line in done.stderr.splitlines() if "p.jsonl:" in line]
+    assert [line.split(": ")[0] for line in said] == [f"p.jsonl:{n}" for n in range(2, 7)]
+    assert "not JSON" in said[0]
+    assert "and 2 more, in the run's table quarantine" in done.stderr

@@ -79,7 +79,7 @@ def test_import_push_simulate_pull_trace(project: Project) -> None:
     imported = handloom("import", "outputs.jsonl")
     assert imported.exit_code == 0, imported.output
     assert "outputs.jsonl:7: the prompt is empty" in imported.output
-    assert "6 prompts, 12 outputs, 1 lines quarantined" in imported.output
+    assert "6 prompts, 12 outputs, 1 line quarantined" in imported.output
     pushed = handloom("push", "--seed", "3")
     assert "6 items in r1-preference-" in pushed.output, pushed.output
     again = handloom("push", "--seed", "3")

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -11,8 +12,8 @@ from test_failures import evaluated, score
 from align.build import build
 from align.cli import main
 from align.failures import failures
-from align.rounds import lines, rounds
-from annotate.runs import Project, RunPlan
+from align.rounds import lines, rounds, training_result, training_text
+from annotate.runs import Project, Run, RunPlan
 
 PROMPTS = {f"prompt {n}": ["good", "bad"] for n in range(5)}
 
@@ -101,3 +102,67 @@ def test_a_sweeps_trials_stand_beside_the_loop(project: Project) -> None:
     assert state.missing == ["train", "evaluate"]
     assert len(state.runs["train"]) == 2
     assert state.next_command == f"handloom train dpo-lora --model MODEL --data {built.id}"
+
+
+def training(project: Project, sweep: str | None = None, **noted: Any) -> Run:
+    """A `train` run with these metrics."""
+    settings = {"noted": repr(noted)} | ({"sweep": sweep} if sweep else {})
+    with project.draft(RunPlan("train", 1, (), settings, 0)) as draft:
+        draft.note(recipe="my", started_from="base", steps=10, **noted)
+    return draft.run
+
+
+@pytest.mark.parametrize(
+    ("noted", "described", "result"),
+    [
+        (
+            {"method": "dpo", "train_loss": 0.68, "eval_rewards/accuracies": 4 / 9}
+            | {"eval_loss": 0.7, "eval_pairs": 9},
+            "dpo my, 10 steps from base, held-out rewards/accuracies 0.444 of 9 pairs",
+            "mean training loss 0.680, held-out rewards/accuracies 0.444 of 9 pairs",
+        ),
+        (
+            {"method": "reward", "makes": "reward-model", "train_loss": 0.69, "eval_pairs": 0},
+            "reward model my, 10 steps from base",
+            "mean training loss 0.690, nothing held out",
+        ),
+        (
+            {"method": "rloo", "train_loss": 1e-9, "eval_prompts": 5, "eval_reward": 0.25}
+            | {"eval_reward_error": 0.125},
+            "rloo my, 10 steps from base, held-out reward 0.250 (standard error 0.125) of "
+            "5 prompts",
+            "held-out reward 0.250 (standard error 0.125) of 5 prompts",
+        ),
+        (
+            {"method": "sft", "train_loss": None, "eval_rows": 1},
+            "sft my, 10 steps from base",
+            "no loss logged, 1 row held out and not evaluated",
+        ),
+        (
+            {"method": "pretrain", "train_loss": 2.0}
+            | {"perplexity": {"value": 7.0, "low": 6.0, "high": 8.0, "n": 30}},
+            "pretrain my, 10 steps from base, held-out perplexity 7.000 [6.000, 8.000] of 30 "
+            "documents",
+            "mean training loss 2.000, held-out perplexity 7.000 [6.000, 8.000] of 30 documents",
+        ),
+    ],
+    ids=lambda value: value["method"] if isinstance(value, dict) else "",
+)
+def test_a_training_is_told_by_its_methods_own_figure(
+    project: Project, noted: dict[str, Any], described: str, result: str
+) -> None:
+    run = training(project, **noted)
+    assert training_text(run) == described
+    assert training_result(run) == result
+
+
+def test_trainings_are_told_apart(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = training(project, "r1-sweep-0/3", method="sft")
+    bare = trained(project, "base", 1, (), seed=0)  # of an earlier release
+    text = "sft my, 10 steps from base, trial 3 of r1-sweep-0"
+    shown = lines(rounds(project))
+    assert f"  train     {run.id}  {text}" in shown
+    assert f"  train     {bare.id}  dpo from base" in shown
+    monkeypatch.chdir(project.root)
+    listed = CliRunner().invoke(main, ["runs"]).output.splitlines()
+    assert listed[0].endswith(text)

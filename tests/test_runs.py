@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from annotate.errors import HandloomError, ProjectError
+from annotate.listing import print_runs
 from annotate.records import table_from_rows
 from annotate.runs import Project, Run, RunPlan, verify
 
@@ -198,3 +199,14 @@ def test_a_full_disk_is_one_clear_line(project: Project) -> None:
     ):
         raise OSError(28, os.strerror(28))
     assert project.all_runs() == []
+
+
+def test_the_list_says_of_a_run_what_it_holds_or_what_its_step_says(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = make_run(project)
+    make_run(project, "train", (source,))
+    print_runs(project, {"train": lambda run: f"model {run.metrics['n']}"})
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.endswith("  1 prompts")
+    assert second.endswith(f"  model 1  from {source.id}")
