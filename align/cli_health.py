@@ -17,15 +17,16 @@ from annotate.cli import here, json_option
 def show_health(run_id: str | None, strict: bool, as_json: bool) -> None:
     """Say what is wrong with a training, with the curve and the remedy.
 
-    Of the newest train run, or of TRAIN_RUN, be it one that is running, was interrupted or has
-    failed. Reads what it logged, and what its model has written in the newest generate or evaluate
-    run. The exit status is 0 whatever is found, except with --strict.
+    Of the newest training, or of TRAIN_RUN, be it one that is running, was interrupted or has
+    failed; of a sweep's trials only if named. Reads what it logged, and what its model has written
+    in the newest generate or evaluate run. The exit status is 0 whatever is found, except with
+    --strict.
     """
-    from align.health import health
+    from align.health import health, newest_training
     from align.health.report import lines
 
     project = here()
-    found = health(project, run_id or project.latest("train").id)
+    found = health(project, run_id or newest_training(project))
     if as_json:
         click.echo(json.dumps(found.to_dict(), indent=1))
     else:

@@ -10,7 +10,7 @@ verdicts.
 """
 
 from align.health.examine import RULES, Health, examine, health
-from align.health.log import TrainingLog, log_of_entries, log_path, read_log
+from align.health.log import TrainingLog, log_of_entries, log_path, newest_training, read_log
 from align.health.rule import Rule, Verdict
 from align.health.texts import TEXT_RULES
 
@@ -25,5 +25,6 @@ __all__ = [
     "health",
     "log_of_entries",
     "log_path",
+    "newest_training",
     "read_log",
 ]

@@ -9,6 +9,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,10 @@ _SUMMARY = "train_runtime"
 _NOT_MEASURED = ("step", "epoch")
 # What is larger is drawn and compared as this, so that no difference overflows.
 _LARGEST = 1e150
+# A sweep writes a trial's recipe and trains at once; loading what that takes lasts some seconds.
+_TRIAL_STARTS = 120.0
+# Opened by whoever writes a run (`annotate.runs`).
+_LOCK = ".lock"
 
 
 @dataclass(frozen=True)
@@ -139,6 +144,53 @@ def log_path(project: Project, run_id: str) -> Path:
     if len(hidden) == 1 and not finished:
         return project.runs_dir / f".{hidden[0]}.partial" / LOG_FILE
     return project.resolve(run_id).path / LOG_FILE
+
+
+def newest_training(project: Project) -> str:
+    """The id of the newest training, finished or not, that has logged something.
+
+    Of a finished one the time of its end counts, of another that of its last log entry. A sweep's
+    trials are left out: they have to be named.
+
+    Raises:
+        ProjectError: there is none.
+    """
+    found = [
+        (datetime.fromisoformat(run.manifest["finished"]).timestamp(), run.id)
+        for run in project.all_runs()
+        if run.step == "train" and not run.manifest["settings"].get("sweep")
+    ]
+    for name in project.unfinished():
+        folder = project.runs_dir / f".{name}.partial"
+        logged = _written(folder / LOG_FILE)
+        if "-train-" in name and logged is not None and not _is_trial(project, folder):
+            found.append((logged, name))
+    if not found:
+        raise ProjectError(
+            "there is no train run yet, a sweep's trials apart", remedy="`handloom train --help`"
+        )
+    return max(found)[1]
+
+
+def _is_trial(project: Project, folder: Path) -> bool:
+    """Whether an unfinished training is a sweep's: it was begun, or gone on with, right after the
+    recipe of a trial was written. Nothing else tells before its manifest does."""
+    begun = _written(folder / _LOCK)
+    recipes = project.runs_dir.glob("*-sweep-*/recipes/*-trial-*.yaml")
+    hidden = project.runs_dir.glob(".*-sweep-*.partial/recipes/*-trial-*.yaml")
+    written = [_written(path) for path in (*recipes, *hidden)]
+    return begun is not None and any(
+        at is not None and 0 <= begun - at < _TRIAL_STARTS for at in written
+    )
+
+
+def _written(path: Path) -> float | None:
+    """When a file with something in it, or a lock, was last written; None where there is none."""
+    try:
+        status = path.stat()
+    except OSError:  # a run that ends just now takes its hidden folder's name along
+        return None
+    return status.st_mtime if status.st_size or path.name == _LOCK else None
 
 
 def _curve(name: str, by_step: Mapping[int, float]) -> Curve:
