@@ -6,13 +6,23 @@ Remote code is never run unless a recipe asks for it by name.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from rich.console import Console
+
 from align.adapters import are_rewards, quantized_loading, with_adapters
-from align.model_kind import Kind, model_kind, require_kind
+from align.model_kind import (
+    REWARD_CLASS,
+    Kind,
+    kind_of,
+    model_config,
+    names_a_reward,
+    quiet_loading,
+    require_kind,
+)
 from align.model_ref import ModelRef, base_folder
 from align.tokenizer import CHAT_TEMPLATE, TURN_TOKENS
 from annotate.errors import TrainingError
@@ -28,9 +38,6 @@ PLAIN_TEMPLATE = (
     "{% endfor %}{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"
 )
 """The chat template of an encoder or encoder-decoder that has none: a line a turn."""
-
-_REWARD_CLASS = "ForSequenceClassification"
-"""How transformers' names for models with a head of scores end."""
 
 Task = Literal["causal-lm", "seq2seq-lm", "reward"]
 """What a model is loaded as: the last is a transformer with a head of one score."""
@@ -82,25 +89,25 @@ def load_model(
         options |= quantized_loading()
     base = base_folder(ref)
     with _loading(ref.name):
-        tokenizer = AutoTokenizer.from_pretrained(ref.source, trust_remote_code=trust_remote_code)
-        kind = model_kind(base, trust_remote_code=trust_remote_code)
+        config = model_config(base, trust_remote_code=trust_remote_code)
+        kind = None if config is None else kind_of(config)
         require_kind(ref.name, kind, task)
-        model = _auto_class(task).from_pretrained(
-            base, trust_remote_code=trust_remote_code, **_head(task), **options
+        _require_task(ref, config, task, adapters=base != ref.source)
+        tokenizer = AutoTokenizer.from_pretrained(ref.source, trust_remote_code=trust_remote_code)
+        model, found = _auto_class(task).from_pretrained(
+            base,
+            trust_remote_code=trust_remote_code,
+            output_loading_info=True,
+            **_head(task),
+            **options,
         )
+        if task != "reward":
+            _warn_of_missing(ref.name, found["missing_keys"])
         _distinct_pad(tokenizer, model)
         if base != ref.source:
-            if are_rewards(Path(ref.source)):
-                model.config.architectures = [_REWARD_CLASS]
-            elif task == "reward":
-                raise TrainingError(
-                    "it is no reward model: its adapters write completions",
-                    where=ref.name,
-                    remedy=f"To start one from it, `handloom merge {ref.name}` first",
-                )
-            _require_writer(ref.name, model, task)
+            if task == "reward":  # the base's configuration does not say so
+                model.config.architectures = [REWARD_CLASS]
             model = with_adapters(model, tokenizer, Path(ref.source))
-    _require_writer(ref.name, model, task)
     new = _give_template(ref.name, model, tokenizer, kind, template)
     if on_gpu and train == "nothing":
         model.to(torch.device("cuda"))
@@ -111,15 +118,11 @@ def load_model(
 def _loading(where: str) -> Iterator[None]:
     """The libraries say in one line of ours what is wrong, and nothing else."""
     import torch
-    from huggingface_hub import logging as hub_logging
     from safetensors import SafetensorError
-    from transformers.utils import logging
 
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    # It tells of every attempt to reach the hub.
-    hub_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     try:
-        yield
+        with quiet_loading():
+            yield
     except torch.cuda.OutOfMemoryError:
         raise TrainingError("it does not fit into the GPU's memory", where=where) from None
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
@@ -169,14 +172,39 @@ def _head(task: Task) -> dict[str, int]:
 
 def scores(model: Any) -> bool:
     """Whether a loaded model came with a head that scores; if not, "reward" made a random one."""
-    names = model.config.architectures or []
-    return any(name.endswith(_REWARD_CLASS) for name in names)
+    return names_a_reward(model.config.architectures)
 
 
-def _require_writer(where: str, model: Any, task: Task) -> None:
-    if task != "reward" and scores(model):
+def _warn_of_missing(where: str, missing: Iterable[str]) -> None:
+    """Say that weights were not in the files: the libraries' own report is silenced."""
+    if names := sorted(missing):
+        Console(stderr=True, highlight=False, soft_wrap=True).print(
+            f"warning: {where}: its files lack {len(names)} of its weights, {names[0]} the first; "
+            "they are random now",
+            markup=False,
+        )
+
+
+def _require_task(ref: ModelRef, config: Any, task: Task, *, adapters: bool) -> None:
+    """Refuse a reward model where one is wanted that writes, before its weights are loaded.
+
+    Args:
+        config: None where it cannot be read, which loading says.
+        adapters: it is adapters that stand alone, and the configuration that of their base.
+    """
+    if adapters:
+        scoring = are_rewards(Path(ref.source))
+    else:
+        scoring = config is not None and names_a_reward(config.architectures)
+    if scoring and task != "reward":
         raise TrainingError(
-            "it scores completions and writes none", where=where, remedy="Name another model"
+            "it scores completions and writes none", where=ref.name, remedy="Name another model"
+        )
+    if adapters and task == "reward" and not scoring:
+        raise TrainingError(
+            "it is no reward model: its adapters write completions",
+            where=ref.name,
+            remedy=f"To start one from it, `handloom merge {ref.name}` first",
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from tiny_model import write_tiny_model
 from align.backends.tokens import reader_of
 from align.chat_template import check_template
 from align.model import PLAIN_TEMPLATE, Task, load_model
-from align.model_kind import model_kind, require_kind
+from align.model_kind import _OneLine, model_kind, require_kind
 from align.model_ref import BASE, ModelRef, resolve_model
 from align.reward_scores import load_reward_model, reward_scores
 from align.train import train
@@ -91,3 +92,22 @@ def test_an_encoder_learns_what_people_prefer(tmp_path: Path) -> None:
     said = [[*asked, text_message("assistant", text)] for text in (YES, NO)]
     good, bad = reward_scores(loaded, said)
     assert good > bad
+
+
+def test_the_hub_that_does_not_answer_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(_OneLine, "said", False)
+
+    def unreachable(*_: object, **__: object) -> None:
+        attempts = logging.getLogger("huggingface_hub.utils._http")
+        for seconds in (1, 2, 4):
+            attempts.warning("'Name or service not known' thrown while requesting HEAD")
+            attempts.warning("Retrying in %ss", seconds)
+        raise OSError("We couldn't connect to 'https://huggingface.co' to load the files")
+
+    monkeypatch.setattr("transformers.AutoConfig.from_pretrained", unreachable)
+    with pytest.raises(TrainingError, match="the hub cannot be reached") as caught:
+        model_kind("some-team/some-model")
+    assert caught.value.where == "some-team/some-model"
+    assert capfd.readouterr().err == "the hub does not answer; trying again …\n"

@@ -26,6 +26,8 @@ def quiet_libraries() -> Iterator[None]:
         with warnings.catch_warnings():
             # TRL's own use of names that transformers is about to rename.
             warnings.simplefilter("ignore", FutureWarning)
+            # PEFT saves embeddings that are trained, as it should.
+            warnings.filterwarnings("ignore", "Setting `save_embedding_layers`", UserWarning)
             yield
     finally:
         os.environ["TQDM_DISABLE"] = bars
