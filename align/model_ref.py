@@ -44,7 +44,7 @@ def resolve_model(project: Project, name: str) -> ModelRef:
     """What `name` means in this project.
 
     Raises:
-        ProjectError: it is a run that trained nothing.
+        ProjectError: it is a run that trained nothing, or has no such checkpoint.
         TrainingError: it looks like a folder or a run that does not exist.
     """
     if name == "base":
@@ -57,7 +57,9 @@ def resolve_model(project: Project, name: str) -> ModelRef:
             return _of_run(project.resolve(folder.name))
         return _of_folder(project, folder.resolve())
     if _RUN.match(name):
-        return _of_run(project.resolve(name))
+        run_id, _, inside = name.partition("/")
+        run = project.resolve(run_id)
+        return _of_checkpoint(run, inside) if inside else _of_run(run)
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise TrainingError("no such folder", where=name, remedy="Name a model's folder or id")
     return ModelRef(name, name)
@@ -107,6 +109,25 @@ def _of_run(run: Run) -> ModelRef:
     if folder is None:
         raise ProjectError("this run holds no model", where=run.id, remedy="Name a train run")
     return ModelRef(run.id, str(folder), run)
+
+
+def _of_checkpoint(run: Run, inside: str) -> ModelRef:
+    """A checkpoint of a run that was named by how its id begins; others are folders by then.
+
+    Raises:
+        ProjectError: it has none of this name; with those that it has.
+    """
+    kept = {path.name: path for path in run.path.glob("checkpoint-*") if path.is_dir()}
+    if inside in kept:
+        return ModelRef(f"{run.id}/{inside}", str(kept[inside]), run)
+    names = sorted(kept, key=lambda name: (len(name), name))
+    raise ProjectError(
+        f"this run has no {inside}",
+        where=run.id,
+        remedy=f"It kept {', '.join(names)}"
+        if names
+        else "It kept no checkpoint: `keep_checkpoints: true` in a recipe keeps them",
+    )
 
 
 def _of_folder(project: Project, folder: Path) -> ModelRef:

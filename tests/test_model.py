@@ -4,17 +4,31 @@ from __future__ import annotations
 
 import json
 import shutil
+import warnings
 from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub import logging as hub_logging
 from loop_runs import new_project
+from safetensors.torch import load_file, save_file
 from tiny_model import write_tiny_model
+from transformers.utils import logging as transformers_logging
 
 from align.adapters import save_model
 from align.backends.tokens import reader, reader_of
 from align.model import add_special_tokens, device_arguments, load_model, stop_tokens
-from align.model_ref import BASE, MODEL_FOLDER, model_before, newest_model, resolve_model, weights
+from align.model_kind import quiet_loading
+from align.model_ref import (
+    BASE,
+    MODEL_FOLDER,
+    ModelRef,
+    model_before,
+    newest_model,
+    resolve_model,
+    weights,
+)
+from align.training import quiet_libraries
 from annotate.errors import ProjectError, TrainingError
 from annotate.runs import Project, Run, RunPlan
 
@@ -57,6 +71,25 @@ def test_a_round_starts_from_the_newest_model_of_an_earlier_one(project: Project
     assert model_before(project, 1).run == zero
     assert model_before(project, 2).run == again
     assert newest_model(project).run == again != one
+
+
+def test_a_run_names_the_checkpoints_that_it_kept(project: Project) -> None:
+    run = trained(project, 1)
+    with pytest.raises(ProjectError, match="this run has no checkpoint-200") as caught:
+        resolve_model(project, f"{run.id}/checkpoint-200")
+    assert caught.value.where == run.id
+    assert "keep_checkpoints: true" in caught.value.remedy
+    for step in (1000, 100):
+        write_tiny_model(run.path / f"checkpoint-{step}")
+    with pytest.raises(ProjectError) as caught:
+        resolve_model(project, f"{run.id}/checkpoint-200")
+    assert caught.value.remedy == "It kept checkpoint-100, checkpoint-1000"
+    for name in (run.id, run.id[:-2]):
+        ref = resolve_model(project, f"{name}/checkpoint-100")
+        assert (ref.name, ref.run) == (f"{run.id}/checkpoint-100", run)
+        assert ref.source == str(run.path / "checkpoint-100")
+    with pytest.raises(ProjectError, match="no such run"):
+        resolve_model(project, "r1-train-00000000/checkpoint-1")
 
 
 @pytest.mark.parametrize("name", ["./missing", "/missing", "~/missing", "a/b/c"])
@@ -103,6 +136,47 @@ def test_a_damaged_folder_is_one_line(project: Project, tiny: Path, damage: str)
         load_model(resolve_model(project, str(tiny)))
     assert caught.value.where == "tiny"
     assert "\n" not in str(caught.value)
+
+
+def test_a_reward_model_that_is_to_write_is_refused_before_it_is_loaded(
+    tiny: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    config = json.loads((tiny / "config.json").read_text())
+    config["architectures"] = ["LlamaForSequenceClassification"]
+    (tiny / "config.json").write_text(json.dumps(config))
+    (tiny / "model.safetensors").unlink()
+    with pytest.raises(TrainingError, match="it scores completions and writes none"):
+        load_model(ModelRef("tiny", str(tiny)))
+    assert capfd.readouterr() == ("", "")
+
+
+def test_weights_that_a_folder_lacks_are_one_line(
+    tiny: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    tensors = load_file(tiny / "model.safetensors")
+    name = next(name for name in tensors if "mlp" in name)
+    del tensors[name]
+    save_file(tensors, tiny / "model.safetensors", {"format": "pt"})
+    load_model(ModelRef("tiny", str(tiny)))
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith(f"warning: tiny: its files lack 1 of its weights, {name} the first")
+
+
+def test_libraries_are_silent_while_a_model_is_loaded_and_adapters_saved(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    saves = "Setting `save_embedding_layers` to `True` as embedding layers found"
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        with quiet_loading():
+            warnings.warn("`is_gradient_checkpointing` is deprecated", FutureWarning, stacklevel=1)
+            transformers_logging.get_logger("transformers.modeling_utils").warning("REPORT")
+            hub_logging.get_logger("huggingface_hub.utils").warning("Retrying in 8s")
+        with quiet_libraries():
+            warnings.warn(saves, UserWarning, stacklevel=1)
+            warnings.warn("another", UserWarning, stacklevel=1)
+    assert [str(one.message) for one in caught] == ["another"]
+    assert capfd.readouterr() == ("", "")
 
 
 def test_a_tokenizer_without_chat_template_is_refused(project: Project, tiny: Path) -> None:
