@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
@@ -303,3 +304,53 @@ def test_a_setup_follows_from_the_recipe(project: Project) -> None:
         recipe, recipe.shapes.model, arguments | {"precompute_ref_log_probs": True}
     )
     assert not precomputed.second_model
+
+
+def test_a_chat_template_that_is_no_file_is_refused(project: Project) -> None:
+    path = written(project, MINE.format(method="sft", model="base") + "chat_template: gone.jinja\n")
+    status, said = handloom(project, "train", str(path), "--dry-run")
+    assert status == 1
+    assert "gone.jinja" in said
+    assert "steps:" not in said
+
+
+@pytest.mark.parametrize("key", ["reward", "held_out_reward"])
+def test_a_reward_that_is_no_reward_model_is_refused(
+    project: Project, tiny: Path, key: str
+) -> None:
+    scoring = shutil.copytree(tiny, project.root / "scoring")
+    as_reward(scoring)
+    good = MINE.format(method="rloo", model="base") + f"reward: {scoring}\n"
+    assert handloom(project, "train", str(written(project, good)), "--dry-run")[0] == 0
+    bad = MINE.format(method="rloo", model="base") + f"{key}: {tiny}\n"
+    status, said = handloom(project, "train", str(written(project, bad)), "--dry-run")
+    assert status == 1
+    assert f"{key}: it is no reward model" in said
+
+
+def test_a_reward_model_to_start_from_is_refused(project: Project, tiny: Path) -> None:
+    scoring = shutil.copytree(tiny, project.root / "scoring")
+    as_reward(scoring)
+    with pytest.raises(TrainingError, match="it scores completions and writes none"):
+        dry_run(project, written(project, MINE.format(method="sft", model=scoring)))
+    dry_run(project, written(project, MINE.format(method="reward", model=scoring)))
+
+
+def as_reward(folder: Path) -> None:
+    """Have a model's configuration say that it scores."""
+    config = json.loads((folder / "config.json").read_text())
+    config["architectures"] = ["LlamaForSequenceClassification"]
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="what a machine without GPU says")
+def test_what_only_this_machine_lacks_is_a_note(project: Project, tiny: Path) -> None:
+    text = MINE.format(method="sft", model=tiny) + "lora: {}\nquantization: nf4\n"
+    path = written(project, text + "hardware: {device: cuda, memory_gib: 80}\n")
+    status, said = handloom(project, "train", str(path), "--dry-run")
+    assert status == 0
+    notes = [line for line in said.splitlines() if line.startswith("not on this machine: ")]
+    assert "the recipe is for an NVIDIA GPU, and it has none" in notes[0]
+    assert "quantization: nf4 needs an NVIDIA GPU" in notes[1]
+    plain = written(project, MINE.format(method="sft", model=tiny))
+    assert "not on this machine" not in handloom(project, "train", str(plain), "--dry-run")[1]

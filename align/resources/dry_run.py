@@ -7,7 +7,7 @@ hand, and taken from the recipe's `shapes` where they are not.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from align.recipe import ModelShapes, PretrainRecipe, Recipe, SetShapes, SftReci
 from align.resources.device import device_of, free_bytes
 from align.resources.fitting import advice, devices_of, pretraining_setup, setup_of
 from align.resources.memory import GIB, all_weights, memory, total, trained_weights
+from align.resources.named import not_here, require_named
 from align.resources.setup import Setup
 from align.resources.shapes import model_shapes
 from align.resources.steps import Steps, steps
@@ -49,6 +50,8 @@ class DryRun:
     """Where the model's sizes are from; without a setup: why there is none."""
     steps: Steps | None
     rows_from: str
+    not_here: Sequence[str] = ()
+    """What the recipe wants of a machine that this one has not."""
 
     def lines(self) -> list[str]:
         """As text."""
@@ -64,7 +67,7 @@ class DryRun:
             said.append(f"steps: not known yet, {self.rows_from}")
         else:
             said.append(f"steps: {self.steps.count:,} ({self.steps.note}; {self.rows_from})")
-        return said
+        return [*said, *(f"not on this machine: {what}" for what in self.not_here)]
 
     def _devices(self) -> str:
         hardware = self.recipe.hardware if isinstance(self.recipe, Tuning) else None
@@ -113,8 +116,9 @@ def dry_run(
 
     Raises:
         InputError: the recipe is wrong.
-        TrainingError: the trainer's configuration refuses its settings.
-        ProjectError: the model or the build run that it names does not exist.
+        TrainingError: the trainer's configuration refuses its settings, or what it names as a model
+            cannot be used as one.
+        ProjectError: a model or the build run that it names does not exist.
     """
     recipe, path = read_recipe(project, recipe_name, data=data, model=model, seed=seed)
     if launch is not None:
@@ -124,6 +128,9 @@ def dry_run(
     count = devices_of(recipe) if isinstance(recipe, Tuning) else 1
     chosen = resolved(recipe, config, evaluates=True, device=device, processes=count)
     _require_accepted(recipe, config, path)
+    ref = _model(project, recipe) if isinstance(recipe, Tuning) else None
+    if isinstance(recipe, Tuning) and ref is not None:
+        require_named(project, recipe, ref)
     usual = defaults(config)
     arguments = usual | {name: value for name, (value, _) in chosen.items()}
     found, sizes_from = _setup(project, recipe, arguments)
@@ -131,13 +138,14 @@ def dry_run(
     return DryRun(
         recipe=recipe,
         name=path.stem,
-        model=_model(project, recipe).name if isinstance(recipe, Tuning) else "a new model",
+        model=ref.name if ref is not None else "a new model",
         config=config.__name__,
         changed={n: entry for n, entry in chosen.items() if n in usual and entry[0] != usual[n]},
         setup=found,
         sizes_from=sizes_from,
         steps=steps(size, arguments, count),
         rows_from=rows_from,
+        not_here=not_here(recipe) if isinstance(recipe, Tuning) else (),
     )
 
 
