@@ -20,9 +20,11 @@ from align.model_ref import newest_model
 from align.sweep import step
 from align.sweep.space import Dimension, read_space, with_values
 from align.sweep.step import BEST, best_of, sweep
+from align.sweep.text import best_line, trial_lines
 from align.sweep.trials import COMPLETE, FAILED, STOPPED, Median, Outcome, study_of
 from annotate.errors import InputError, TrainingError
-from annotate.runs import Project, Run, verify
+from annotate.records import table_from_rows
+from annotate.runs import Project, Run, RunPlan, verify
 
 SFT = """
 method: sft
@@ -280,3 +282,29 @@ def test_trials_and_the_best_recipe_keep_the_data_and_model_of_the_start(
         assert project.resolve(row["run"]).parents == [first]
     best = yaml.safe_load((run.path / BEST).read_text())
     assert (best["data"], best["model"]) == (first.id, str(tiny))
+
+
+def test_no_runs_id_is_cut_and_ties_are_told(tmp_path: Path) -> None:
+    project = new_project(tmp_path)
+    with project.draft(RunPlan("train", 1)) as draft:
+        draft.note(method="dpo", eval_pairs=9)
+    trial = draft.run.id
+    key = "trainer.per_device_train_batch_size"
+    rows = [
+        Outcome(number, {key: 4 + number, "trainer.beta": 0.1}, COMPLETE, trial, figure, 8)
+        for number, figure in enumerate((0.25, 0.5, 0.5))
+    ]
+    rows.append(Outcome(3, {key: 9, "trainer.beta": 0.1}, FAILED, reason="too little memory"))
+    figure = "eval_rewards/accuracies"
+    with project.draft(RunPlan("sweep", 1)) as draft:
+        listed = [{**one.to_dict(), "values": json.dumps(one.values), "path": "[]"} for one in rows]
+        draft.write("trials", table_from_rows("trials", listed))
+        draft.note(figure=figure, maximise=True, states={COMPLETE: 3, FAILED: 1})
+        draft.note(best={"trial": 1, "run": trial, "figure": 0.5})
+    head, *shown = trial_lines(draft.run)
+    assert head.split() == ["trial", key, "trainer.beta", figure, "steps", "state", "run"]
+    assert [line.split()[0] for line in shown] == ["1", "2", "0", "3"]
+    assert all(line.endswith(f"complete  {trial}") for line in shown[:3])
+    assert shown[3].endswith("failed    too little memory")
+    said = f"{figure} 0.5 of 9 pairs in trial 1, and in 1 other trial as well"
+    assert best_line(draft.run) == f"{said} (3 complete, 1 failed)"
