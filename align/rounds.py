@@ -13,6 +13,7 @@ from align.card import interval_text
 from align.model_ref import REWARD_MODEL, completes, holds_model
 from align.recipe import FORMS, FeedbackRecipe, Recipe
 from annotate.runs import Project, Run
+from annotate.statistics import wilson
 
 SOURCES = ("import", "generate", "failures")
 """Steps whose outputs a round begins with; one of them is enough."""
@@ -224,7 +225,8 @@ def training_result(run: Run) -> str:
 
 
 def held_out_figure(run: Run) -> str:
-    """As in "rewards/accuracies 0.444 of 9 pairs", or empty: the method's own figure."""
+    """As in "rewards/accuracies 0.444 [0.189, 0.733] of 9 pairs", or empty: the method's own
+    figure, a share with Wilson's interval."""
     found = run.metrics
     if found.get("perplexity"):
         documents = _number(found["perplexity"].get("n", 0), "document")
@@ -233,9 +235,12 @@ def held_out_figure(run: Run) -> str:
     value = _figure(found.get(name))
     if not value:
         return ""
+    rows = held_out_rows(run)
     if error := _figure(found.get(f"{name}_error")):
         value += f" (standard error {error})"
-    rows = held_out_rows(run)
+    elif rows and name.endswith(("accuracy", "accuracies")):
+        n = int(rows.split()[0].replace(",", ""))
+        value = interval_text(wilson(found[name] * n, n, over="pairs").to_dict())
     return f"{name.removeprefix('eval_')} {value}" + (f" of {rows}" if rows else "")
 
 

@@ -17,9 +17,11 @@ from loop_runs import generated, judged, new_project, trained
 from preference_runs import built, recipe
 from tiny_model import write_tiny_model
 
+from align.card import interval_text
 from align.cli import main
 from annotate.cli import LoopGroup
 from annotate.runs import Project
+from annotate.statistics import wilson
 
 HEAVY = ("torch", "transformers", "trl", "argilla", "argilla_server", "pandas", "pyarrow", "scipy")
 
@@ -164,7 +166,8 @@ def test_train_says_what_it_came_to_and_to_look_first_where_that_is_bad(
     assert done.exit_code == 0, done.output
     run = project.latest("train")
     said = f"dpo model after 2 steps, mean training loss {run.metrics['train_loss']:.3f}, "
-    said += f"held-out rewards/accuracies {run.metrics['eval_rewards/accuracies']:.3f} of 2 pairs"
+    share = wilson(2 * run.metrics["eval_rewards/accuracies"], 2)
+    said += f"held-out rewards/accuracies {interval_text(share.to_dict())} of 2 pairs"
     assert done.stdout.startswith(f"{run.id}: {said}, from ")
     assert f"next handloom evaluate {run.id}\n" in done.stdout
     a_later_command(monkeypatch)

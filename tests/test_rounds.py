@@ -118,8 +118,9 @@ def training(project: Project, sweep: str | None = None, **noted: Any) -> Run:
         (
             {"method": "dpo", "train_loss": 0.68, "eval_rewards/accuracies": 4 / 9}
             | {"eval_loss": 0.7, "eval_pairs": 9},
-            "dpo my, 10 steps from base, held-out rewards/accuracies 0.444 of 9 pairs",
-            "mean training loss 0.680, held-out rewards/accuracies 0.444 of 9 pairs",
+            "dpo my, 10 steps from base, held-out rewards/accuracies 0.444 [0.189, 0.733] of 9 "
+            "pairs",
+            "mean training loss 0.680, held-out rewards/accuracies 0.444 [0.189, 0.733] of 9 pairs",
         ),
         (
             {"method": "reward", "makes": "reward-model", "train_loss": 0.69, "eval_pairs": 0},
