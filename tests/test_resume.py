@@ -57,6 +57,7 @@ def test_ctrl_c_says_in_a_line_where_the_same_command_goes_on(
         assert CliRunner().invoke(main, command).exit_code == 130
     result = CliRunner().invoke(main, command)
     assert result.exit_code == 0, result.output
+    assert "training: goes on from step " in result.stderr
     (resumed,) = project.all_runs()
     assert resumed.id == unbroken.id
     assert_same_training(resumed, unbroken)

@@ -71,6 +71,11 @@ class Bar(TrainerCallback):
         """Show how far an interrupted training had come."""
         self.began = self.said = time.monotonic()
         self.first = state.global_step
+        if self.first:
+            self.console.print(
+                f"training: goes on from step {self.first:,} of {state.max_steps:,}",
+                highlight=False,
+            )
         if self.console.is_terminal:
             self.bar.start()
             self.task = self.bar.add_task(
