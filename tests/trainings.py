@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 from preference_runs import built
 from safetensors.numpy import load_file
 
@@ -37,12 +38,18 @@ trainer: {{num_train_epochs: 3, per_device_train_batch_size: 4, learning_rate: 2
 def write_recipe(
     project: Project, tiny: Path, method: str = "sft", *, trainer: str = "", extra: str = ""
 ) -> Path:
-    """A recipe of a few seconds; for pairs with a build run to learn from."""
+    """A recipe of a few seconds; for pairs with a build run to learn from.
+
+    Args:
+        trainer: more of its arguments, or other values, as in ", max_steps: 2".
+    """
     if method != "sft" and not project.all_runs():
         built(project)
     path = project.root / f"{method}.yaml"
     text = SFT if method == "sft" else PAIRS
-    path.write_text(text.format(method=method, model=tiny, trainer=trainer) + extra)
+    content = yaml.safe_load(text.format(method=method, model=tiny, trainer="") + extra)
+    content["trainer"] |= yaml.safe_load(f"{{{trainer.removeprefix(',')}}}")
+    path.write_text(yaml.safe_dump(content))
     return path
 
 
