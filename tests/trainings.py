@@ -48,8 +48,9 @@ def write_recipe(
     path = project.root / f"{method}.yaml"
     text = SFT if method == "sft" else PAIRS
     content = yaml.safe_load(text.format(method=method, model=tiny, trainer="") + extra)
-    content["trainer"] |= yaml.safe_load(f"{{{trainer.removeprefix(',')}}}")
-    path.write_text(yaml.safe_dump(content))
+    arguments = content.pop("trainer") | yaml.safe_load(f"{{{trainer.removeprefix(',')}}}")
+    line = yaml.safe_dump(arguments, default_flow_style=True, sort_keys=False, width=1000)
+    path.write_text(f"{yaml.safe_dump(content)}trainer: {line}")
     return path
 
 
