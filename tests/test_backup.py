@@ -616,6 +616,19 @@ def test_a_database_in_postgresql(
         stop(again.state_dir / "argilla")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def as_in_a_command() -> Iterator[None]:
+    """Without what other tests of this process have imported: no command that restores has Argilla
+    in it, which speaks SQLite to every database that is opened."""
+    argilla = sys.modules.get("argilla_server.database")
+    if argilla is None:
+        yield
+        return
+    sa.event.remove(sa.Engine, "connect", argilla.set_sqlite_pragma)
+    yield
+    sa.event.listen(sa.Engine, "connect", argilla.set_sqlite_pragma)
+
+
 @pytest.fixture
 def on_postgres(
     project: Project, postgres: Postgres, monkeypatch: pytest.MonkeyPatch

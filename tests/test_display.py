@@ -85,7 +85,12 @@ def test_no_model_is_named_in_a_record() -> None:
     outputs = table_from_rows(
         "outputs",
         [
-            {"output_id": f"o-{n}", "prompt_id": "p-1", "model": f"secret-{n}", "completion": "Ho"}
+            {
+                "output_id": f"o-{n}",
+                "prompt_id": "p-1",
+                "model": f"secret-{n}",
+                "completion": f"Ho {n}",
+            }
             for n in range(3)
         ],
     )

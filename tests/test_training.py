@@ -170,7 +170,7 @@ def test_killed_in_the_middle_it_ends_as_if_unbroken(project: Project, tiny: Pat
 @pytest.mark.parametrize(
     ("model", "reason"),
     [
-        ("no-such-model", "cannot be loaded"),
+        ("no-such-model", "an earlier download left no such model"),
         ("./no-such-folder", "no such folder"),
         ("r1-train-00000000", "no such run"),
     ],
