@@ -11,13 +11,22 @@ from pathlib import Path
 
 runs, pattern, *arguments = sys.argv[1:]
 
+def look():
+    if any(Path(runs).glob(pattern)):
+        os.kill(os.getpid(), signal.SIGKILL)
+
 def watch():
-    while not any(Path(runs).glob(pattern)):
-        pass
-    os.kill(os.getpid(), signal.SIGKILL)
+    while True:
+        look()
+
+def before(event, _):
+    # On a busy machine the other thread may not get to look before what comes next.
+    if event == "os.rename":
+        look()
 
 from align.cli import main
 sys.setswitchinterval(1e-5)
+sys.addaudithook(before)
 threading.Thread(target=watch, daemon=True).start()
 main(arguments)
 """
