@@ -112,6 +112,7 @@ def test_from_data_only_where_a_loss_uses_it(tmp_path: Path, trainer: str, compl
         ("method: cpo\ntrainer: {loss_type: ipo, label_smoothing: 0.1}\n", 2, "ignores"),
         ("method: orpo\ntrainer: {max_length: 9}\n", 2, "max_length is set by Handloom"),
         ("method: sft\ntrainer: {num_train_epochs: -1}\n", 2, "-1 trains nothing"),
+        ("method: sft\ntrainer:\n  num_train_epochs: 0\n  max_steps: null\n", 3, "trains nothing"),
     ],
 )
 def test_what_trl_would_find_at_its_first_step_is_refused_before(

@@ -15,7 +15,7 @@ from align.recipe.feedback import GrpoRecipe, OnlineDpoRecipe, RlooRecipe
 from align.recipe.parts import Recipe
 from align.recipe.preference import CpoRecipe, DpoRecipe, KtoRecipe, OrpoRecipe, RewardRecipe
 from align.recipe.text import PretrainRecipe, SftRecipe
-from align.recipe.words import nearest, unknown_word
+from align.recipe.words import Complaint, nearest, unknown_word
 from annotate.errors import InputError
 
 FORMS: dict[str, type[Recipe]] = {
@@ -149,34 +149,32 @@ def check_trainer_arguments(recipe: Recipe, config: type, path: Path) -> None:
             )
         # Most trainers look at such a word only once they need it, at their first step.
         words = fields[key].metadata.get("choices")
-        complaint = unknown_word(key, value, words) if words else None
-        if (complaint := complaint or recipe.complaint(key)) is not None:
+        complaint = (
+            (unknown_word(key, value, words) if words else None)
+            or recipe.complaint(key)
+            or _number_complaint(recipe, key, {types[key], *typing.get_args(types[key])})
+        )
+        if complaint is not None:
             what, remedy = complaint
             raise InputError(what, where=where, remedy=remedy)
-        allowed = {types[key], *typing.get_args(types[key])}
-        number = allowed <= _NUMBERS and not recipe.stated_by_data(key)
-        if number and not isinstance(value, int | float | None):
-            raise InputError(
-                f"trainer.{key} must be a number, not {value!r}",
-                where=where,
-                remedy="YAML reads 5e-7 as text; write 5.0e-7",
-            )
-        if number and value is None and type(None) not in allowed:
-            raise InputError(
-                f"trainer.{key} must be a number", where=where, remedy="Write one, or leave it out"
-            )
-        if key == "num_train_epochs" and not value > 0 and recipe.trainer.get("max_steps", 0) < 1:
-            raise InputError(
-                f"trainer.num_train_epochs: {value} trains nothing",
-                where=where,
-                remedy="Set it above 0, or trainer.max_steps",
-            )
-        if key in _COUNTS and not (isinstance(value, int) and value >= 1):
-            raise InputError(
-                f"trainer.{key} must be a whole number from 1, not {value!r}",
-                where=where,
-                remedy="Leave it out, or name how many",
-            )
+
+
+def _number_complaint(recipe: Recipe, key: str, allowed: set[Any]) -> Complaint | None:
+    """What is wrong with `trainer[key]` where only a number will do, of the types `allowed`."""
+    value = recipe.trainer[key]
+    if allowed <= _NUMBERS and not recipe.stated_by_data(key):
+        if not isinstance(value, int | float | None):
+            what = f"trainer.{key} must be a number, not {value!r}"
+            return what, "YAML reads 5e-7 as text; write 5.0e-7"
+        if value is None and type(None) not in allowed:
+            return f"trainer.{key} must be a number", "Write one, or leave it out"
+    if key == "num_train_epochs" and not (value > 0 or (recipe.trainer.get("max_steps") or 0) >= 1):
+        what = f"trainer.num_train_epochs: {value} trains nothing"
+        return what, "Set it above 0, or trainer.max_steps"
+    if key in _COUNTS and not (isinstance(value, int) and value >= 1):
+        what = f"trainer.{key} must be a whole number from 1, not {value!r}"
+        return what, "Leave it out, or name how many"
+    return None
 
 
 def _line_in(path: Path, keys: tuple[int | str, ...]) -> int:
